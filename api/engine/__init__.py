@@ -1,0 +1,1 @@
+"""The engine behind a queue: in a thread, or in a supervised child process."""

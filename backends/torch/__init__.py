@@ -1,0 +1,1 @@
+"""The torch backend: CUDA and CPU from the same code."""

@@ -1,0 +1,1 @@
+"""The serving core: requests, batches, scheduling, caching and sampling in integers and numpy; it knows no engine."""

@@ -1,0 +1,59 @@
+"""What a backend can do, and why it cannot do the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A capability that is absent, who could change that, and why. Falsy."""
+
+    kind: Literal["unsupported", "not_implemented"]
+    reason: str
+    issue: str = ""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+Support = Literal[True] | Unavailable
+
+
+def unsupported(reason: str) -> Unavailable:
+    """Declare that the runtime cannot do this, and why."""
+    return Unavailable("unsupported", reason)
+
+
+def not_implemented(reason: str, issue: str = "") -> Unavailable:
+    """Declare that the backend does not do this yet, and where that is tracked."""
+    return Unavailable("not_implemented", reason, issue)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """Read by the engine to plan and by the conformance suite to judge. An absence must be said."""
+
+    dtypes: frozenset[str]  # compute dtypes: "float64", "float32", "bfloat16", "float16"
+    devices: frozenset[str]  # device types: "cpu", "cuda"
+    quantizations: frozenset[str] = frozenset()  # names accepted in RunnerConfig.quantization
+    kv_cache_dtypes: frozenset[str] = frozenset()  # names accepted in RunnerConfig.kv_cache_dtype besides "auto"
+    max_tensor_parallel_size: int = 1
+    chunked_prefill: Support = True  # query tokens after cached context in one forward
+    prefix_caching: Support = True  # one block may appear in several block tables
+    block_copies: Support = True  # Batch.block_copies is carried out before the forward
+    speculative: Support = True  # more than one logits row per request per forward
+    prompt_logprobs: Support = True  # logits rows for prompt positions
+    batch_invariant: Support = field(  # logits of a position bitwise equal however it was computed
+        default_factory=lambda: not_implemented("bitwise batch invariance is not claimed")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """A known failing conformance test. It must fail: passing or matching nothing is an error."""
+
+    test: str  # the test's id in SPEC.md, such as "INV-3", or a node id glob
+    reason: str
+    issue: str = ""

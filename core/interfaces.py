@@ -1,0 +1,196 @@
+"""The contracts of the core: what a backend implements, and the parts of the core that can be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .batch import Batch, Sampled, SamplingRows
+from .capabilities import Capabilities
+from .checkpoint import Checkpoint
+from .types import Request, RequestOutput, Scheduled
+
+Logits = Any
+"""[L, vocab_size]: whatever the runner's own sampler reads, else anything that np.asarray turns into floats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerConfig:
+    """What is asked of a runner. RunnerInfo says what was granted; nobody writes back into this."""
+
+    dtype: str = "auto"  # compute dtype; "auto": the checkpoint's where the backend computes in it, else float32
+    device: str = "auto"
+    max_model_len: int = 0  # 0: what the model was made for
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    max_num_logits: int = 0  # 0: the runner's choice
+    block_size: int = 16  # a wish
+    num_blocks: int = 0  # 0: fill memory_fraction of the device's free memory, within reason
+    memory_fraction: float = 0.9
+    quantization: str | None = None
+    kv_cache_dtype: str = "auto"
+    tensor_parallel_size: int = 1
+    num_threads: int = 0  # CPU threads; 0: the runtime's default
+    options: Mapping[str, str] = field(default_factory=dict)  # backend-specific; an unknown key is a ValueError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerInfo:
+    """What load() settled on. Scheduler and KV cache obey it."""
+
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_num_logits: int  # logits rows in one forward; at least max_num_seqs
+    block_size: int
+    num_blocks: int
+    dtype: str
+    device: str
+    asynchronous: bool = False  # forward returns before the device is done
+    weight_bytes: int = 0
+    kv_cache_bytes: int = 0
+
+
+class Sampler(Protocol):
+    """Draws tokens. Must equal HostSampler on the same float32 logits wherever the two best scores differ by more than 1e-5."""
+
+    def sample(self, logits: Logits, rows: SamplingRows) -> Sampled:
+        """Draw (or score) one token for each of the L rows. The only call that waits for the device."""
+        ...
+
+
+class ModelRunner(Protocol):
+    """A loaded model and its K/V memory on one or more devices. Not thread-safe; used by one thread."""
+
+    @property
+    def info(self) -> RunnerInfo: ...
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """A sampler for this runner's own logits, or None to use the host sampler."""
+        ...
+
+    def forward(self, batch: Batch) -> Logits:
+        """Copy batch.block_copies, write this step's K/V to batch.slot_mapping, attend causally over block_table.
+
+        Returns logits [L, vocab_size] (valid until the next forward), L may be 0. May return before the device is
+        done; Sampler.sample waits. Never keeps a reference to the batch. Calling it again with the same batch gives
+        the same result, so that the engine can find a faulty request by running the requests apart.
+        Raises Unsupported rather than approximate.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back the memory. Calling it twice is harmless."""
+        ...
+
+
+class Backend(Protocol):
+    """A way to run models. Constructing one is cheap and imports its engine; load() does the work."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def load(self, checkpoint: Checkpoint, config: RunnerConfig) -> ModelRunner:
+        """Load the weights and set up K/V memory. Raises Unsupported or ValueError before it allocates anything big."""
+        ...
+
+
+class KVCache(Protocol):
+    """Host bookkeeping for num_blocks blocks. Owns block ids, never memory."""
+
+    @property
+    def block_size(self) -> int: ...
+
+    @property
+    def num_blocks(self) -> int: ...
+
+    @property
+    def num_free_blocks(self) -> int: ...
+
+    def match_prefix(self, request: Request) -> int:
+        """Attach the longest published prefix and set num_computed_tokens; always leaves at least one token to compute."""
+        ...
+
+    def allocate(self, request: Request, num_tokens: int) -> bool:
+        """Grow the request to hold num_tokens. All or nothing; block tables are append-only."""
+        ...
+
+    def commit(self, request: Request) -> None:
+        """Publish blocks that became full of accepted, computed tokens."""
+        ...
+
+    def free(self, request: Request) -> None:
+        """Release every block and set num_computed_tokens to 0. Published blocks stay matchable until evicted (LRU)."""
+        ...
+
+    def take_block_copies(self) -> list[tuple[int, int, int]]:
+        """(from block, to block, tokens) to be carried out before the next forward; a cache that shares blocks has none."""
+        ...
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Raise AssertionError if free, referenced and total blocks disagree, `requests` being all that hold blocks."""
+        ...
+
+
+class Scheduler(Protocol):
+    """Decides what each step computes, and folds the results back in."""
+
+    @property
+    def has_work(self) -> bool: ...
+
+    @property
+    def num_running(self) -> int: ...
+
+    @property
+    def num_waiting(self) -> int: ...
+
+    @property
+    def num_preemptions(self) -> int:
+        """Since construction."""
+        ...
+
+    def add(self, request: Request) -> None:
+        """Queue it. Raises ValueError if it could never fit the cache or max_model_len."""
+        ...
+
+    def abort(self, request_id: str) -> bool:
+        """Drop the request and free its blocks, whatever its state. False if it is not here (any more)."""
+        ...
+
+    def schedule(self) -> list[Scheduled]:
+        """Give requests tokens so that num_computed_tokens catches up with the known and drafted length.
+
+        An empty plan while has_work means that nothing can run now, which only requests with a past deadline may cause:
+        the engine then calls update with nothing sampled.
+        """
+        ...
+
+    def update(self, plan: Sequence[Scheduled], sampled: Sampled) -> list[RequestOutput]:
+        """Fold sampled tokens in. Afterwards num_computed_tokens == len(token_ids) - 1 for every sampled request.
+
+        Also reports requests that ended without being scheduled (a past deadline).
+        """
+        ...
+
+    def fail(self, request: Request, error: str) -> RequestOutput:
+        """End a request with FinishReason.ERROR and free its blocks."""
+        ...
+
+
+class Drafter(Protocol):
+    """Guesses continuations. Its quality changes speed, never output."""
+
+    def propose(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Return the guesses that follow token_ids, one list (maybe empty) for each request. Mutates nothing in them."""
+        ...
+
+    def release(self, request_id: str) -> None:
+        """Forget a request that ended. Unknown ids are ignored."""
+        ...

@@ -1,0 +1,1 @@
+"""Kernels, each beside a plain twin; nothing here imports isotoken."""

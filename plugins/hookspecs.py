@@ -1,0 +1,74 @@
+"""The hooks of isotoken: what a plugin may provide. Each is called once at start-up unless it says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pluggy
+
+from ..core.capabilities import Exclusion
+from ..core.types import StepStats
+
+PROJECT = "isotoken"
+API_VERSION = "1.0"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Register(Protocol):
+    """Claims a name for a factory. A second owner for a name is refused."""
+
+    def __call__(self, name: str, factory: Callable[..., Any], *, description: str = "") -> None: ...
+
+
+@hookspec
+def register_backends(register: Register) -> None:
+    """Claim backend names; factory() -> Backend, which may import its engine."""
+
+
+@hookspec
+def register_schedulers(register: Register) -> None:
+    """Claim scheduler names; factory(kv_cache, SchedulerConfig) -> Scheduler."""
+
+
+@hookspec
+def register_kv_caches(register: Register) -> None:
+    """Claim KV cache names; factory(RunnerInfo, KVCacheConfig) -> KVCache."""
+
+
+@hookspec
+def register_samplers(register: Register) -> None:
+    """Claim sampler names; factory(RunnerInfo) -> Sampler, used instead of the runner's own."""
+
+
+@hookspec
+def register_drafters(register: Register) -> None:
+    """Claim drafter names; factory(DrafterContext) -> Drafter."""
+
+
+@hookspec(firstresult=True)
+def load_tokenizer(model_dir: Path) -> Any:  # type: ignore[empty-body]
+    """Return a tokenizers.Tokenizer (or its like) for a model folder that has no tokenizer.json; called once a model."""
+
+
+@hookspec
+def api_routes() -> Sequence[Any]:  # type: ignore[empty-body]
+    """Return Litestar route handlers to serve beside the built-in ones; only for plugins enabled by name."""
+
+
+@hookspec
+def on_step(stats: StepStats) -> None:
+    """See one engine step in numbers; called once a step in the engine's process."""
+
+
+@hookspec
+def on_request_finished(stats: Any) -> None:
+    """See one finished request in numbers (api.engine.RequestStats); called once a request in the API's process."""
+
+
+@hookspec
+def conformance_exclusions(backend: str) -> Sequence[Exclusion]:  # type: ignore[empty-body]
+    """Return the conformance tests that a backend of this plugin is known to fail."""
