@@ -36,7 +36,7 @@ class Capabilities:
     """Read by the engine to plan and by the conformance suite to judge. An absence must be said."""
 
     dtypes: frozenset[str]  # compute dtypes: "float64", "float32", "bfloat16", "float16"
-    devices: frozenset[str]  # device types: "cpu", "cuda"
+    devices: frozenset[str]  # device types that it can use here and now: "cpu", "cuda"
     quantizations: frozenset[str] = frozenset()  # names accepted in RunnerConfig.quantization
     kv_cache_dtypes: frozenset[str] = frozenset()  # names accepted in RunnerConfig.kv_cache_dtype besides "auto"
     max_tensor_parallel_size: int = 1

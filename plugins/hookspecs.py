@@ -21,7 +21,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 class Register(Protocol):
     """Claims a name for a factory. A second owner for a name is refused."""
 
-    def __call__(self, name: str, factory: Callable[..., Any], *, description: str = "") -> None: ...
+    def __call__(self, name: str, factory: Callable[..., Any], *, description: str = "") -> None:
+        """Claim `name` for `factory`."""
 
 
 @hookspec
@@ -51,7 +52,7 @@ def register_drafters(register: Register) -> None:
 
 @hookspec(firstresult=True)
 def load_tokenizer(model_dir: Path) -> Any:  # type: ignore[empty-body]
-    """Return a tokenizers.Tokenizer (or its like) for a model folder that has no tokenizer.json; called once a model."""
+    """Return a tokenizers.Tokenizer (or its like) for a model folder without tokenizer.json; called once a model."""
 
 
 @hookspec

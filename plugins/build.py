@@ -1,0 +1,258 @@
+"""Assemble an Engine from a configuration and the installed plugins: the one place where the parts meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..core.capabilities import Capabilities, Support
+from ..core.checkpoint import Checkpoint
+from ..core.engine import Engine
+from ..core.interfaces import Backend, Drafter, ModelRunner, RunnerConfig, RunnerInfo, Sampler
+from ..core.kv_cache import KVCacheConfig
+from ..core.sampling import HostSampler
+from ..core.scheduler import SchedulerConfig
+from ..core.types import RequestOutput, Unsupported
+from .drafters import DrafterContext
+from .manager import PluginError, Plugins
+
+AUTO_ORDER = {"cuda": ("torch",), "cpu": ("native", "onnxruntime", "torch")}
+"""For backend "auto": the first of these that is installed, for the device; see ARCHITECTURE section 8."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Everything that decides how an engine is built. "auto" is resolved in `build_engine`, which says why."""
+
+    model: str  # a folder in Hugging Face layout
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    max_model_len: int = 0  # 0: what the model was made for
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    max_num_logits: int = 0  # 0: the runner's choice
+    block_size: int = 16
+    num_blocks: int = 0  # 0: from memory_fraction
+    memory_fraction: float = 0.9
+    scheduler: str = "continuous"
+    kv_cache: str = "paged"
+    sampler: str = "auto"  # the runner's own, else the host's
+    drafter: str = "none"
+    draft_model: str | None = None  # a folder; implies drafter "model"
+    num_draft_tokens: int = 4
+    prefix_caching: bool = True
+    quantization: str | None = None
+    kv_cache_dtype: str = "auto"
+    tensor_parallel_size: int = 1
+    num_threads: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Built(NamedTuple):
+    """An engine with what was picked for it."""
+
+    engine: Engine
+    backend: str
+    device: str
+    dtype: str
+    reasons: tuple[str, ...]  # one line for each choice that the configuration left open
+    checkpoint: Checkpoint
+
+
+def build_engine(
+    config: EngineConfig,
+    plugins: Plugins,
+    publish: Callable[[list[RequestOutput]], None],
+    *,
+    on_read: Callable[[str, int], None] | None = None,
+    on_open: Callable[[Checkpoint], None] | None = None,
+) -> Built:
+    """Open the checkpoint, load it on the chosen backend and put scheduler, cache, sampler and drafter around it.
+
+    `on_open` sees the checkpoint before its weights are read, `on_read(name, num_bytes)` each tensor as it is.
+    Raises CheckpointError, PluginError, Unsupported or ValueError with a message for the user.
+    """
+    checkpoint = Checkpoint.open(Path(config.model), on_read=on_read)
+    if on_open is not None:
+        on_open(checkpoint)
+    reasons: list[str] = []
+    name, backend = choose_backend(config, plugins, reasons)
+    runner_config = _runner_config(config, name, backend.capabilities, checkpoint, plugins, reasons)
+    prefix_caching = _prefix_caching(config, name, backend.capabilities, reasons)
+    runner = backend.load(checkpoint, runner_config)
+    try:
+        engine = _assemble(config, plugins, backend, runner, runner_config, prefix_caching, publish)
+    except BaseException:
+        runner.close()
+        raise
+    return Built(engine, name, runner.info.device, runner.info.dtype, tuple(reasons), checkpoint)
+
+
+def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -> tuple[str, Backend]:
+    """Construct the configured backend, or for "auto" the first of AUTO_ORDER that can run here."""
+    if config.backend != "auto":
+        return config.backend, plugins.backends.get_factory(config.backend)()
+    device = config.device.split(":")[0]
+    order = AUTO_ORDER.get(device, tuple(dict.fromkeys(AUTO_ORDER["cuda"] + AUTO_ORDER["cpu"])))
+    passed_over: list[str] = []
+    found: dict[str, Backend] = {}
+    for name in order:
+        try:
+            found[name] = plugins.backends.get_factory(name)()
+        except (PluginError, Unsupported) as error:
+            passed_over.append(f"{name}: {str(error).splitlines()[0]}")
+    on_gpu = [
+        n
+        for n in AUTO_ORDER["cuda"]
+        if device in ("auto", "cuda") and n in found and "cuda" in found[n].capabilities.devices
+    ]
+    on_cpu = [n for n in AUTO_ORDER["cpu"] if device in ("auto", "cpu") and n in found]
+    for name in (*on_gpu, *on_cpu):
+        where = "a CUDA device is here" if name in on_gpu else "the first installed for the CPU"
+        reasons.append(f"backend {name}: {where} (order {', '.join(AUTO_ORDER['cuda' if name in on_gpu else 'cpu'])})")
+        return name, found[name]
+    raise Unsupported(
+        f"no engine is installed that runs on device {config.device!r} ({'; '.join(passed_over)}). "
+        "Install one: pip install 'isotoken[torch]'; or use --backend reference (plain numpy, slow)"
+    )
+
+
+def _runner_config(
+    config: EngineConfig, name: str, can: Capabilities, checkpoint: Checkpoint, plugins: Plugins, reasons: list[str]
+) -> RunnerConfig:
+    """Resolve device and dtype, and refuse what the backend does not declare."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if "cuda" in can.devices else "cpu"
+        reasons.append(
+            f"device {device}: " + ("the fastest here" if device == "cuda" else f"no other that {name} can use is here")
+        )
+    elif device.split(":")[0] not in can.devices:
+        raise Unsupported(
+            f"backend {name} cannot run on device {device!r} here; it can on: {', '.join(sorted(can.devices))}"
+        )
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = checkpoint.dtype if checkpoint.dtype in can.dtypes else "float32"
+        why = (
+            "the checkpoint's own"
+            if dtype == checkpoint.dtype
+            else f"{name} does not compute in the checkpoint's {checkpoint.dtype}"
+        )
+        reasons.append(f"dtype {dtype}: {why}")
+    elif dtype not in can.dtypes:
+        raise Unsupported(f"backend {name} does not compute in {dtype!r}; it does in: {', '.join(sorted(can.dtypes))}")
+    if config.quantization is not None and config.quantization not in can.quantizations:
+        raise Unsupported(_refuse(name, "quantization", config.quantization, can.quantizations))
+    if config.kv_cache_dtype not in ("auto", *can.kv_cache_dtypes):
+        raise Unsupported(_refuse(name, "kv_cache_dtype", config.kv_cache_dtype, can.kv_cache_dtypes | {"auto"}))
+    if not 1 <= config.tensor_parallel_size <= can.max_tensor_parallel_size:
+        raise Unsupported(
+            f"backend {name} runs on at most {can.max_tensor_parallel_size} device(s) of a replica: "
+            f"tensor_parallel_size={config.tensor_parallel_size} is not possible"
+        )
+    _require(name, "chunked prefill (which every scheduler here uses)", can.chunked_prefill)
+    if config.drafter != "none" or config.draft_model is not None:
+        _require(name, "speculative decoding", can.speculative)
+    whole_rows = getattr(plugins.kv_caches.get_factory(config.kv_cache), "whole_rows", False)
+    max_model_len = config.max_model_len or checkpoint.spec.max_position_embeddings
+    return RunnerConfig(
+        dtype=dtype,
+        device=device,
+        max_model_len=max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_num_logits=config.max_num_logits,
+        block_size=max_model_len if whole_rows else config.block_size,
+        num_blocks=config.num_blocks or (config.max_num_seqs if whole_rows else 0),
+        memory_fraction=config.memory_fraction,
+        quantization=config.quantization,
+        kv_cache_dtype=config.kv_cache_dtype,
+        tensor_parallel_size=config.tensor_parallel_size,
+        num_threads=config.num_threads,
+        options=config.options,
+    )
+
+
+def _prefix_caching(config: EngineConfig, name: str, can: Capabilities, reasons: list[str]) -> bool:
+    needed = can.block_copies if config.kv_cache == "contiguous" else can.prefix_caching
+    if config.prefix_caching and not needed:
+        reasons.append(f"prefix caching off: backend {name} declares it absent: {needed.reason}")
+        return False
+    return config.prefix_caching
+
+
+def _assemble(
+    config: EngineConfig,
+    plugins: Plugins,
+    backend: Backend,
+    runner: ModelRunner,
+    runner_config: RunnerConfig,
+    prefix_caching: bool,
+    publish: Callable[[list[RequestOutput]], None],
+) -> Engine:
+    info = runner.info
+    kv_cache = plugins.kv_caches.get_factory(config.kv_cache)(info, KVCacheConfig(prefix_caching=prefix_caching))
+    scheduler = plugins.schedulers.get_factory(config.scheduler)(kv_cache, SchedulerConfig.from_info(info))
+    return Engine(
+        runner,
+        scheduler,
+        kv_cache,
+        sampler=_sampler(config, plugins, runner),
+        drafter=_drafter(config, plugins, backend, info, runner_config),
+        publish=publish,
+        on_step=lambda stats: plugins.hook.on_step(stats=stats),
+    )
+
+
+def _sampler(config: EngineConfig, plugins: Plugins, runner: ModelRunner) -> Sampler:
+    if config.sampler == "auto":
+        return runner.sampler or HostSampler()
+    sampler: Sampler = plugins.samplers.get_factory(config.sampler)(runner.info)
+    return sampler
+
+
+def _drafter(
+    config: EngineConfig, plugins: Plugins, backend: Backend, info: RunnerInfo, runner_config: RunnerConfig
+) -> Drafter | None:
+    name = "model" if config.drafter == "none" and config.draft_model is not None else config.drafter
+    if name == "none":
+        return None
+    load = (
+        None if config.draft_model is None else partial(_load_draft, config.draft_model, backend, info, runner_config)
+    )
+    context = DrafterContext(num_draft_tokens=config.num_draft_tokens, info=info, load_runner=load)
+    drafter: Drafter = plugins.drafters.get_factory(name)(context)
+    return drafter
+
+
+def _load_draft(folder: str, backend: Backend, info: RunnerInfo, target: RunnerConfig) -> ModelRunner:
+    checkpoint = Checkpoint.open(Path(folder))
+    if checkpoint.spec.vocab_size != info.vocab_size:
+        raise ValueError(
+            f"draft model {folder} has a vocabulary of {checkpoint.spec.vocab_size}, the model one of "
+            f"{info.vocab_size}: a draft model needs the same tokenizer"
+        )
+    max_model_len = min(info.max_model_len, checkpoint.spec.max_position_embeddings)
+    config = RunnerConfig(
+        dtype=info.dtype,
+        device=target.device,
+        max_model_len=max_model_len,
+        max_num_seqs=info.max_num_seqs,
+        max_num_batched_tokens=info.max_num_batched_tokens,
+        num_threads=target.num_threads,
+    )
+    return backend.load(checkpoint, config)
+
+
+def _require(name: str, what: str, support: Support) -> None:
+    if support is not True:
+        raise Unsupported(f"backend {name} does not offer {what}: {support.reason}")
+
+
+def _refuse(name: str, what: str, value: str, offered: frozenset[str]) -> str:
+    return f"backend {name} does not offer {what}={value!r}; it offers: {', '.join(sorted(offered)) or 'none'}"
