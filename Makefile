@@ -1,0 +1,57 @@
+# Two commands: `make serve` sets up and serves the built-in model; `make test` sets up and runs all checks.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= torch,test,dev
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test lint types contracts unit fresh format bench clean
+
+help:  ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready  ## Make the virtual environment and install isotoken in it
+
+# torch comes first and pinned: its CPU build is enough here, and a later step must not replace it.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("isotoken needs Python 3.11 or later, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+serve: setup  ## Serve the built-in model on http://127.0.0.1:8000
+	$(BIN)/isotoken serve
+
+test: lint types contracts unit fresh  ## Everything that CI checks
+
+lint: setup  ## Style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The package's sources are the checkout itself, so the type checker sees it through a link named like the package.
+types: setup  ## Types
+	@mkdir -p .mypy_root && ln -sfn "$(CURDIR)" .mypy_root/isotoken
+	cd .mypy_root && ../$(BIN)/mypy --config-file isotoken/pyproject.toml -p isotoken
+
+contracts: setup  ## Import contracts
+	$(BIN)/lint-imports
+
+unit: setup  ## Tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fresh: setup  ## Generated files are up to date
+	$(BIN)/towncrier build --draft --version next > /dev/null
+
+format: setup  ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## Benchmarks, with their figures printed (see benchmarks/README.md)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pytest benchmarks --benchmark-only -q -s $(PYTEST_ARGS)
+
+clean:  ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_root .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
