@@ -34,7 +34,7 @@ lint: setup  ## Style
 # The package's sources are the checkout itself, so the type checker sees it through a link named like the package.
 types: setup  ## Types
 	@mkdir -p .mypy_root && ln -sfn "$(CURDIR)" .mypy_root/isotoken
-	cd .mypy_root && ../$(BIN)/mypy --config-file isotoken/pyproject.toml -p isotoken
+	cd .mypy_root && $(abspath $(BIN))/mypy --config-file isotoken/pyproject.toml -p isotoken
 
 contracts: setup  ## Import contracts
 	$(BIN)/lint-imports

@@ -55,7 +55,7 @@ class RunnerInfo:
 
 
 class Sampler(Protocol):
-    """Draws tokens. Must equal HostSampler on the same float32 logits wherever the two best scores differ by more than 1e-5."""
+    """Draws tokens. Must equal HostSampler on the same float32 logits where the best two scores differ by over 1e-5."""
 
     def sample(self, logits: Logits, rows: SamplingRows) -> Sampled:
         """Draw (or score) one token for each of the L rows. The only call that waits for the device."""
@@ -66,7 +66,9 @@ class ModelRunner(Protocol):
     """A loaded model and its K/V memory on one or more devices. Not thread-safe; used by one thread."""
 
     @property
-    def info(self) -> RunnerInfo: ...
+    def info(self) -> RunnerInfo:
+        """What load() settled on."""
+        ...
 
     @property
     def sampler(self) -> Sampler | None:
@@ -92,10 +94,14 @@ class Backend(Protocol):
     """A way to run models. Constructing one is cheap and imports its engine; load() does the work."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it is registered under."""
+        ...
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """What it can do here and now, and why not the rest."""
+        ...
 
     def load(self, checkpoint: Checkpoint, config: RunnerConfig) -> ModelRunner:
         """Load the weights and set up K/V memory. Raises Unsupported or ValueError before it allocates anything big."""
@@ -106,16 +112,25 @@ class KVCache(Protocol):
     """Host bookkeeping for num_blocks blocks. Owns block ids, never memory."""
 
     @property
-    def block_size(self) -> int: ...
+    def block_size(self) -> int:
+        """Tokens a block holds."""
+        ...
 
     @property
-    def num_blocks(self) -> int: ...
+    def num_blocks(self) -> int:
+        """All blocks, free or not."""
+        ...
 
     @property
-    def num_free_blocks(self) -> int: ...
+    def num_free_blocks(self) -> int:
+        """Blocks that allocate could hand out, cached ones that would be evicted included."""
+        ...
 
     def match_prefix(self, request: Request) -> int:
-        """Attach the longest published prefix and set num_computed_tokens; always leaves at least one token to compute."""
+        """Attach the longest published prefix and set num_computed_tokens; leaves at least one token to compute.
+
+        Returns the number of tokens found.
+        """
         ...
 
     def allocate(self, request: Request, num_tokens: int) -> bool:
@@ -131,7 +146,7 @@ class KVCache(Protocol):
         ...
 
     def take_block_copies(self) -> list[tuple[int, int, int]]:
-        """(from block, to block, tokens) to be carried out before the next forward; a cache that shares blocks has none."""
+        """(from block, to block, tokens) to do before the next forward; a cache that shares blocks has none."""
         ...
 
     def check(self, requests: Sequence[Request]) -> None:
@@ -143,13 +158,19 @@ class Scheduler(Protocol):
     """Decides what each step computes, and folds the results back in."""
 
     @property
-    def has_work(self) -> bool: ...
+    def has_work(self) -> bool:
+        """Whether any request is running or waiting."""
+        ...
 
     @property
-    def num_running(self) -> int: ...
+    def num_running(self) -> int:
+        """Requests that hold a row."""
+        ...
 
     @property
-    def num_waiting(self) -> int: ...
+    def num_waiting(self) -> int:
+        """Requests in the queue, preempted ones included."""
+        ...
 
     @property
     def num_preemptions(self) -> int:
@@ -188,7 +209,7 @@ class Drafter(Protocol):
     """Guesses continuations. Its quality changes speed, never output."""
 
     def propose(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Return the guesses that follow token_ids, one list (maybe empty) for each request. Mutates nothing in them."""
+        """Return the guesses that follow token_ids: a list, maybe empty, for each request. Mutates no request."""
         ...
 
     def release(self, request_id: str) -> None:
