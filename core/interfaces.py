@@ -142,7 +142,10 @@ class KVCache(Protocol):
         ...
 
     def free(self, request: Request) -> None:
-        """Release every block and set num_computed_tokens to 0. Published blocks stay matchable until evicted (LRU)."""
+        """Release every block and set num_computed_tokens to 0. Published blocks stay matchable until evicted (LRU).
+
+        block_ids becomes a new empty list, never a cleared one: whoever mirrors a table sees by that that it began anew.
+        """
         ...
 
     def take_block_copies(self) -> list[tuple[int, int, int]]:
@@ -174,7 +177,17 @@ class Scheduler(Protocol):
 
     @property
     def num_preemptions(self) -> int:
-        """Since construction."""
+        """Since construction, as the next two."""
+        ...
+
+    @property
+    def num_prefix_queries(self) -> int:
+        """Prompt tokens looked up in the prefix cache when their request was first admitted."""
+        ...
+
+    @property
+    def num_prefix_hits(self) -> int:
+        """Of those, the tokens found."""
         ...
 
     def add(self, request: Request) -> None:
@@ -214,4 +227,8 @@ class Drafter(Protocol):
 
     def release(self, request_id: str) -> None:
         """Forget a request that ended. Unknown ids are ignored."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds. Calling it twice is harmless."""
         ...

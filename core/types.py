@@ -20,6 +20,10 @@ class CheckpointError(IsotokenError):
     """A model folder is damaged, incomplete or of an unknown architecture. Names the file and the tensor."""
 
 
+class EngineError(IsotokenError):
+    """The engine cannot go on: the failure cannot be pinned on one request. A supervisor starts a new one."""
+
+
 class FinishReason(StrEnum):
     """Why a request ended."""
 
@@ -49,7 +53,9 @@ class DecodeParams:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()  # token sequences that may not be completed
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
-    num_logprobs: int | None = None  # None: off; 0: the drawn token only; k: the k best besides; -1: the whole vocabulary
+    num_logprobs: int | None = (
+        None  # None: off; 0: the drawn token only; k: the k best besides; -1: the whole vocabulary
+    )
     num_prompt_logprobs: int | None = None  # likewise, for prompt positions 1..
 
 
@@ -71,7 +77,11 @@ class Request:
     num_cached_tokens: int = 0  # prompt tokens that came from the prefix cache when it was first scheduled
     num_scored_tokens: int = 0  # prompt positions whose logprobs were already reported
     row_id: int = -1  # stable row below max_num_seqs while running
+    num_preemptions: int = 0
     finish_reason: FinishReason | None = None
+    arrival: int = 0  # set, with the next two, when the scheduler takes it: its place among equals,
+    end_token_ids: frozenset[int] = frozenset()  # the tokens that end it,
+    max_num_tokens: int = 0  # and the length of token_ids that ends it
 
     @property
     def num_output_tokens(self) -> int:
