@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from .config_fields import REQUIRED, Fields
+from .config_fields import Fields
 from .decoder_spec import Activation, DecoderSpec, LayerSpec
 from .rope import RopeSpec, Scaling, read_rope
 
@@ -36,6 +36,7 @@ def decoder(
     rope_theta: float = 10000.0,
     attention_scale: float = 0.0,
     activation: str = "hidden_act",
+    default_activation: Activation = "silu",
     tied_embeddings: bool = False,
     **rest: Any,
 ) -> DecoderSpec:
@@ -47,6 +48,8 @@ def decoder(
     if not head_dim and "head_dim" not in fields and hidden_size % heads:
         raise fields.error("num_attention_heads", f"a divisor of hidden_size ({hidden_size}), or a head_dim field")
     head_dim = fields.integer("head_dim", head_dim or hidden_size // heads)
+    if head_dim % 2:
+        raise fields.error("head_dim", f"an even number (it comes to {head_dim})")
     context = fields.integer("max_position_embeddings", max_position_embeddings)
     ropes = ropes or uniform(fields, model_rope(fields, head_dim, max_position_embeddings=context, theta=rope_theta))
     windows, experts = windows or uniform(fields, None), experts or uniform(fields, 0)
@@ -64,7 +67,7 @@ def decoder(
         ),
         max_position_embeddings=context,
         norm_eps=fields.number("rms_norm_eps", norm_eps),
-        activation=fields.choice(activation, ACTIVATIONS, REQUIRED if activation == "hidden_act" else "gelu_tanh"),
+        activation=fields.choice(activation, ACTIVATIONS, default_activation),
         attention_scale=attention_scale or head_dim**-0.5,
         tied_embeddings=fields.flag("tie_word_embeddings", tied_embeddings),
         **rest,
@@ -84,6 +87,7 @@ def gemma_decoder(fields: Fields, architecture: str, **rest: Any) -> DecoderSpec
         norm_offset=1.0,
         norm_placement="sandwich",
         activation="hidden_activation",
+        default_activation="gelu_tanh",
         qkv_bias=bias,
         o_bias=bias,
         attention_scale=fields.number("query_pre_attn_scalar", 256) ** -0.5,
