@@ -30,7 +30,7 @@ class ContextLengthError(ParameterError):
         )
 
 
-class Overloaded(IsotokenError):  # noqa: N818  (a state of the server, not a fault)
+class Overloaded(IsotokenError):
     """The queue is full. Try again after `retry_after` seconds."""
 
     def __init__(self, reason: str, retry_after: float) -> None:
@@ -39,7 +39,7 @@ class Overloaded(IsotokenError):  # noqa: N818  (a state of the server, not a fa
         super().__init__(f"the server is overloaded: {reason}; retry after {retry_after:.0f} s")
 
 
-class NotReady(IsotokenError):  # noqa: N818
+class NotReady(IsotokenError):
     """The engine takes no requests now: it starts, drains or has stopped."""
 
     def __init__(self, state: str, detail: str = "") -> None:
@@ -47,11 +47,11 @@ class NotReady(IsotokenError):  # noqa: N818
         super().__init__(f"the engine is not ready: it is {state}" + (f" ({detail})" if detail else ""))
 
 
-class EngineFailed(IsotokenError):  # noqa: N818
+class EngineFailed(IsotokenError):
     """The engine could not start, gave up, or failed on this request."""
 
 
-class ModelNotFound(IsotokenError):  # noqa: N818
+class ModelNotFound(IsotokenError):
     """No model of that name is built in, in a local folder, in the cache or to be had from the hub."""
 
 

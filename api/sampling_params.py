@@ -170,22 +170,25 @@ def _number(name: str, value: object, low: float, high: float, *, above: bool = 
 
 
 def _strings(name: str, value: object) -> tuple[str, ...]:
-    items = (value,) if isinstance(value, str) else tuple(value or ())  # type: ignore[call-overload]
-    for item in items:
-        if not isinstance(item, str) or not item:
-            raise ParameterError(name, item, "a string, or a list of strings, none of them empty")
-    return items
+    if value is None:
+        return ()
+    items = (value,) if isinstance(value, str) else value
+    good = isinstance(items, list | tuple) and all(isinstance(item, str) and item for item in items)
+    if not good:
+        raise ParameterError(name, value, "a string, or a list of strings, none of them empty")
+    return tuple(items)  # type: ignore[arg-type]
 
 
-def _ids(name: str, value: Sequence[int]) -> tuple[int, ...]:
-    items = tuple(value)
-    for item in items:
-        if not _is_integer(item) or item < 0:
-            raise ParameterError(name, item, "a list of token ids")
-    return items
+def _ids(name: str, value: object) -> tuple[int, ...]:
+    good = isinstance(value, list | tuple | set | frozenset | range)
+    if not good or not all(_is_integer(item) and item >= 0 for item in value):  # type: ignore[attr-defined]
+        raise ParameterError(name, value, "a list of token ids")
+    return tuple(value)  # type: ignore[arg-type]
 
 
-def _biases(value: Mapping[Any, Any]) -> dict[int, float]:
+def _biases(value: object) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        raise ParameterError("logit_bias", value, "an object from token ids to numbers")
     biases: dict[int, float] = {}
     for key, bias in value.items():  # JSON has string keys only
         if not (_is_integer(key) or (isinstance(key, str) and key.isdecimal())) or int(key) < 0:
