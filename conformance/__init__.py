@@ -1,1 +1,18 @@
 """The conformance suite: what a backend must do, numbered and tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SUITE_VERSION = "1.0"
+"""New behaviours that must pass raise the minor number; a changed meaning raises the major one."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the suite in this process: the same as `pytest --pyargs isotoken.conformance *argv`."""
+    try:
+        import pytest  # noqa: PLC0415  (pytest is needed for this alone)
+    except ModuleNotFoundError:
+        print("the conformance suite runs on pytest: pip install 'isotoken[test]' (or pytest alone)")
+        return 4
+    return int(pytest.main(["--pyargs", "isotoken.conformance", *argv]))

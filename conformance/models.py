@@ -1,4 +1,4 @@
-"""The suite's own small models: facts, weights from a counter-based generator, and checkpoints in Hugging Face layout."""
+"""The suite's own small models: their facts, weights from a counter, checkpoints in Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -56,9 +56,10 @@ class TinyModel:
 def _config(architecture: str, model_type: str, **fields: Any) -> dict[str, Any]:
     common = {
         "architectures": [architecture], "model_type": model_type, "vocab_size": 128, "hidden_size": 64,
-        "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-        "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu",
-        "tie_word_embeddings": False, "attention_bias": False, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32",
+        "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 16, "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False, "bos_token_id": 1, "eos_token_id": 2,
+        "torch_dtype": "float32",
     }  # fmt: skip
     return common | fields
 
@@ -152,7 +153,7 @@ MODELS: Mapping[str, TinyModel] = {m.name: m for m in (LLAMA, QWEN3, GEMMA2, MOE
 
 
 def _bell(seed: int, index: int, shape: tuple[int, ...]) -> Array:
-    """Bell-shaped numbers of mean 0 and variance 1 from integers alone: the same on every platform and numpy version."""
+    """Bell-shaped numbers, mean 0, variance 1, from integers alone: the same on every platform and numpy."""
     raw = np.random.Philox(key=(seed << 32) + index).random_raw(int(np.prod(shape)))
     quarters = np.stack([(raw >> np.uint64(16 * i)) & np.uint64(0xFFFF) for i in range(4)]).astype(np.int64)
     whole = quarters.sum(0) - 2 * 0xFFFF  # variance 4 * (65536**2 - 1) / 12
@@ -169,8 +170,23 @@ def weights(model: TinyModel) -> dict[str, Array]:
             value = centre_signed * (1 + 0.15 * bell) - model.norm_offset
         else:
             value = centre + spread * bell
-        made[name] = value.astype(ml_dtypes.bfloat16).astype(np.float64)
-    return made
+        made[name] = value
+    if model.experts:
+        _steer(model, made)
+    return {name: value.astype(ml_dtypes.bfloat16).astype(np.float64) for name, value in made.items()}
+
+
+def _steer(model: TinyModel, made: dict[str, Array]) -> None:
+    """Let each token choose its experts by a wide gap: where a choice is close, no error bound on logits can hold."""
+    likes = np.array([3.0, 2.0, -2.0, -3.0])  # of the first four dimensions of x, one for each of four experts
+    turn = np.abs(_bell(model.seed, 9998, (model.vocab_size, model.experts))).argsort(-1)
+    made["embed_tokens"][:, : model.experts] = likes[turn]
+    for name, value in made.items():
+        if name.endswith("router"):
+            value *= 0.05
+            value[:, : model.experts] += 1.5 * np.eye(model.experts)
+        elif name.endswith(("o_proj", "down_proj")):
+            value[: model.experts] *= 0.2
 
 
 def _plan(m: TinyModel) -> dict[str, tuple[tuple[int, ...], float, float]]:

@@ -1,4 +1,4 @@
-"""The oracle: a whole-sequence decoder in float64 numpy, and the rules for drawing a token, both without any cache or batch."""
+"""The oracle: a whole-sequence decoder in float64 numpy and the sampling noise, with no cache and no batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Trace:
     """What a model computes for one sequence of T tokens."""
 
     logits: Array  # [T, V]; row t predicts token t + 1
-    routing: Array  # [T] how close any expert choice at or before t came to falling otherwise, in router logits; inf: no experts
+    routing: Array  # [T] how close an expert choice at or before t came to falling otherwise; inf: no experts
 
 
 class Oracle:
@@ -93,7 +93,7 @@ class Oracle:
         return (gate * up) @ layer[expert + "down_proj"].T
 
     def _experts(self, x: Array, layer: dict[str, Array]) -> tuple[Array, Array]:
-        """Mix the best experts by their renormalised probabilities; also the gap between the last chosen and the next."""
+        """Mix the best experts by renormalised probability; also the gap between the last chosen and the next."""
         used, router = self.model.experts_used, x @ layer["router"].T  # [T, E]
         order = np.argsort(-router, axis=-1, kind="stable")
         out = np.zeros_like(x)
@@ -126,11 +126,11 @@ def _llama3(frequency: float, factor: float, low: float, high: float, original: 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
     """Philox4x32-10 in plain integers (Salmon et al., 2011)."""
-    (a, b, c, d), (k, l) = counter, key
+    (a, b, c, d), (k, m) = counter, key
     for _ in range(10):
         x, y = a * 0xD2511F53, c * 0xCD9E8D57
-        a, b, c, d = (y >> 32) ^ b ^ k, y & 0xFFFFFFFF, (x >> 32) ^ d ^ l, x & 0xFFFFFFFF
-        k, l = (k + 0x9E3779B9) & 0xFFFFFFFF, (l + 0xBB67AE85) & 0xFFFFFFFF
+        a, b, c, d = (y >> 32) ^ b ^ k, y & 0xFFFFFFFF, (x >> 32) ^ d ^ m, x & 0xFFFFFFFF
+        k, m = (k + 0x9E3779B9) & 0xFFFFFFFF, (m + 0xBB67AE85) & 0xFFFFFFFF
     return a, b, c, d
 
 

@@ -1,0 +1,186 @@
+"""The lab: one backend in one dtype, its runners, engines around them, and what was measured."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ..core.capabilities import Capabilities
+from ..core.checkpoint import Checkpoint
+from ..core.interfaces import Backend, Drafter, ModelRunner, RunnerConfig, RunnerInfo
+from ..core.types import Unsupported
+from ..plugins.manager import Plugins
+from .cases import Case
+from .judge import Tally, bound_of, trace_of
+from .models import MODELS, write_checkpoint
+from .rig import Array, Rig
+from .targets import ROUTING_BOUNDS, Target
+
+MAX_NUM_SEQS, MAX_MODEL_LEN, NUM_BLOCKS = 8, 256, 96
+_MAX_RUNNERS = 6  # kept loaded at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How to serve. Zero leaves a number to the runner."""
+
+    model: str = "llama"
+    scheduler: str = "continuous"
+    kv_cache: str = "paged"
+    prefix_caching: bool = True
+    drafter: Callable[[RunnerInfo], Drafter] | None = None
+    max_num_seqs: int = 0
+    max_num_batched_tokens: int = 0
+    max_num_logits: int = 0
+    block_size: int = 16
+    num_blocks: int = 0
+    every: int = 0  # steps between arrivals; 0: all at once
+    wrap: Callable[[ModelRunner], ModelRunner] | None = None  # put something around the runner
+
+
+class Lab:
+    """Everything that tests need of one target."""
+
+    def __init__(self, target: Target, plugins: Plugins, folder: Path) -> None:
+        self.target, self.plugins, self._folder = target, plugins, folder
+        self.backend: Backend = plugins.backends.get_factory(target.backend)()
+        self.tally = Tally()
+        self._runners: OrderedDict[tuple[Any, ...], ModelRunner] = OrderedDict()
+
+    @property
+    def can(self) -> Capabilities:
+        """What the backend declares."""
+        return self.backend.capabilities
+
+    @property
+    def device(self) -> str:
+        """The device asked for, or the fastest that the backend declares."""
+        if self.target.device != "auto":
+            return self.target.device
+        return "cuda" if "cuda" in self.can.devices else "cpu" if "cpu" in self.can.devices else min(self.can.devices)
+
+    def need(self, *capabilities: str) -> None:
+        """Skip the running test if one of these is declared absent."""
+        for name in capabilities:
+            support = getattr(self.can, name)
+            if not support:
+                pytest.skip(f"declared absent: {name} {support.kind}: {support.reason}")
+
+    def checkpoint(self, model: str) -> Checkpoint:
+        """Open one of the suite's models, written on first use."""
+        folder = self._folder / model
+        if not (folder / "model.safetensors").exists():
+            write_checkpoint(MODELS[model], folder)
+        return Checkpoint.open(folder)
+
+    def config(self, **changes: Any) -> RunnerConfig:
+        """What the suite asks of a runner."""
+        fields: dict[str, Any] = {
+            "dtype": self.target.dtype, "device": self.device, "max_model_len": MAX_MODEL_LEN,
+            "max_num_seqs": MAX_NUM_SEQS, "max_num_batched_tokens": 512, "block_size": 16, "num_blocks": NUM_BLOCKS,
+            "options": dict(self.target.options),
+        }  # fmt: skip
+        return RunnerConfig(**(fields | changes))
+
+    def load(self, model: str = "llama", **changes: Any) -> ModelRunner:
+        """Load a runner that the caller closes."""
+        return self.backend.load(self.checkpoint(model), self.config(**changes))
+
+    def runner(self, model: str = "llama", **changes: Any) -> ModelRunner:
+        """Return a loaded runner that is shared between tests: its blocks are dirty, as they are in service."""
+        key = (model, *sorted(changes.items()))
+        if key not in self._runners:
+            while len(self._runners) >= _MAX_RUNNERS:
+                self._runners.popitem(last=False)[1].close()
+            self._runners[key] = self.load(model, **changes)
+        self._runners.move_to_end(key)
+        return self._runners[key]
+
+    def rig(self, model: str = "llama", **changes: Any) -> Rig:
+        """Return a shared runner to drive by hand."""
+        return Rig(self.runner(model, **changes))
+
+    def close(self) -> None:
+        """Close every runner."""
+        while self._runners:
+            self._runners.popitem()[1].close()
+
+    def refuses(self, call: Callable[[], Any]) -> str:
+        """Assert that a call is refused with Unsupported or ValueError, and return the message."""
+        try:
+            result = call()
+        except (Unsupported, ValueError) as error:
+            return str(error)
+        if hasattr(result, "close"):
+            result.close()
+        raise AssertionError("it was accepted; Unsupported or ValueError was due")
+
+    # --- logits ---------------------------------------------------------------------------------
+
+    def check_logits(self, got: Array, tokens: Sequence[int], rows: Sequence[int], model: str) -> None:
+        """Compare logits [L, V] of the positions `rows` of a sequence with the oracle's, within the stated bound."""
+        trace = trace_of(model, tuple(tokens))
+        assert got.shape == (len(rows), trace.logits.shape[1]), f"logits have shape {got.shape}"
+        assert np.isfinite(got).all(), "logits are not finite"
+        for mine, row in zip(got, rows, strict=True):
+            if trace.routing[row] <= ROUTING_BOUNDS[self.target.dtype]:
+                continue
+            off = float(abs(mine - trace.logits[row]).max())
+            bound = bound_of(trace, row, self.target.dtype)
+            size = float(abs(trace.logits[row]).max())
+            self.tally.max_logits_error = max(self.tally.max_logits_error, off / size)
+            assert off <= bound, (
+                f"{model}: logits of position {row} of {len(tokens)} are off by {off:.4g} ({off / size:.2g} of the "
+                f"largest, {size:.4g}); the bound for {self.target.dtype} is {bound:.4g}"
+            )
+
+    def same_logits(self, one: Array, other: Array, what: str) -> None:
+        """Two computations of the same rows: bitwise equal where that is declared, else within twice the bound."""
+        assert one.shape == other.shape
+        off = float(abs(one - other).max(initial=0.0))
+        if self.can.batch_invariant:
+            assert off == 0.0, f"{what}: logits differ by {off:.3g}, batch_invariant is declared"
+        limit = 2 * bound_ratio(self.target) * float(abs(one).max(initial=0.0))
+        assert off <= limit, f"{what}: logits differ by {off:.3g}, twice the bound is {limit:.3g}"
+
+    def explain(self, model: str) -> Callable[[list[int]], str]:
+        """Say how good the runner's own logits after a prefix are when computed alone: is the fault there or around it?"""
+
+        def probe(prefix: list[int]) -> str:
+            try:
+                rig = Rig(self.load(model))
+                got = rig.step([(rig.strand(prefix), len(prefix), 1)])[0][0]
+                rig.runner.close()
+            except Exception as error:  # this runs while another error is being reported
+                return f" (computing the prefix alone failed: {error})"
+            exact = trace_of(model, tuple(prefix)).logits[-1]
+            return f"; computed alone, the runner's logits there differ from the oracle's by {abs(got - exact).max():.3g}"
+
+        return probe
+
+    # --- serving --------------------------------------------------------------------------------
+
+    def serve(self, cases: Sequence[Case], setup: Setup | None = None, **changes: Any) -> Any:
+        """Serve the cases to the end and judge every token; returns the Service."""
+        service = self.open(setup, **changes)
+        service.serve(cases)
+        return service
+
+    def open(self, setup: Setup | None = None, **changes: Any) -> Any:
+        """Put an engine around a shared runner; returns the Service."""
+        from .service import Service  # noqa: PLC0415  (they know each other)
+
+        return Service(self, replace(setup or Setup(), **changes))
+
+
+def bound_ratio(target: Target) -> float:
+    """The stated bound of a target's dtype."""
+    from .targets import BOUNDS  # noqa: PLC0415
+
+    return BOUNDS[target.dtype]
