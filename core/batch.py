@@ -6,6 +6,7 @@ C block copies, P penalised (row, token) pairs, M biased (row, token) pairs, K l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,41 @@ class SamplingRows:
     bias_values: Float32  # [M]
     mask: UInt32 | None  # [L, ceil(V / 32)] bit i of word w allows token 32 * w + i; None: everything is allowed
 
+    def __len__(self) -> int:
+        return len(self.temperature)
+
+    def select(self, rows: Int64) -> SamplingRows:
+        """Take `rows` [L'] of the L, in that order."""
+        penalty_rows, penalties = _select_pairs(self.penalty_rows, rows, len(self))
+        bias_rows, biases = _select_pairs(self.bias_rows, rows, len(self))
+        return SamplingRows(
+            temperature=self.temperature[rows],
+            top_k=self.top_k[rows],
+            top_p=self.top_p[rows],
+            min_p=self.min_p[rows],
+            seeds=self.seeds[rows],
+            positions=self.positions[rows],
+            target_ids=self.target_ids[rows],
+            num_logprobs=self.num_logprobs[rows],
+            penalty_rows=penalty_rows,
+            penalty_ids=self.penalty_ids[penalties],
+            penalty_values=self.penalty_values[penalties],
+            bias_rows=bias_rows,
+            bias_ids=self.bias_ids[biases],
+            bias_values=self.bias_values[biases],
+            mask=None if self.mask is None else self.mask[rows],
+        )
+
+
+def _select_pairs(pair_rows: Int32, rows: Int64, num_rows: int) -> tuple[Int32, Int64]:
+    """Which (row, token) pairs belong to `rows`, and the rows they belong to afterwards."""
+    if not len(pair_rows):
+        return pair_rows, np.empty(0, np.int64)
+    new_rows = np.full(num_rows, -1, np.int32)
+    new_rows[rows] = np.arange(len(rows), dtype=np.int32)
+    kept = np.flatnonzero(new_rows[pair_rows] >= 0)
+    return new_rows[pair_rows[kept]], kept
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -53,6 +89,50 @@ class Batch:
     row_ids: Int32  # [N] a stable row below max_num_seqs for each running request
     block_copies: Int32  # [C, 3] (from block, to block, tokens), done before the forward
     sampling: SamplingRows  # L rows, aligned with logits_indices
+
+    @property
+    def query_lens(self) -> Int32:
+        """[N] tokens computed this step."""
+        return np.diff(self.query_start_loc)
+
+    @property
+    def context_lens(self) -> Int32:
+        """[N] tokens computed before this step."""
+        return self.seq_lens - self.query_lens
+
+    def select(self, requests: Sequence[int] | Int64) -> Batch:
+        """The batch of some of the requests, by index in rising order, for runners that must split it.
+
+        Logits of the part go to rows `batch.logits_rows(requests)` of the whole. Block copies stay with the whole:
+        carry them out before any part.
+        """
+        chosen = np.asarray(requests, np.int64)
+        lens = self.query_lens[chosen]
+        starts = np.zeros(len(chosen) + 1, np.int32)
+        np.cumsum(lens, out=starts[1:])
+        shift = starts[:-1] - self.query_start_loc[chosen]  # [N'] from places in the whole to places in the part
+        tokens = np.arange(starts[-1]) - np.repeat(shift, lens)
+        rows = self.logits_rows(chosen)
+        indices = self.logits_indices[rows]
+        owners = np.searchsorted(self.query_start_loc[chosen], indices, side="right") - 1
+        return Batch(
+            input_ids=self.input_ids[tokens],
+            positions=self.positions[tokens],
+            slot_mapping=self.slot_mapping[tokens],
+            query_start_loc=starts,
+            seq_lens=self.seq_lens[chosen],
+            block_table=self.block_table[chosen],
+            logits_indices=indices + shift[owners],
+            row_ids=self.row_ids[chosen],
+            block_copies=self.block_copies[:0],
+            sampling=self.sampling.select(rows),
+        )
+
+    def logits_rows(self, requests: Sequence[int] | Int64) -> Int64:
+        """The logits rows [L'] of some of the requests, in rising order."""
+        bounds = np.searchsorted(self.logits_indices, self.query_start_loc)
+        spans = [np.arange(bounds[i], bounds[i + 1]) for i in requests]
+        return np.concatenate([*spans, np.empty(0, np.int64)]).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ class KVCache(Protocol):
     def free(self, request: Request) -> None:
         """Release every block and set num_computed_tokens to 0. Published blocks stay matchable until evicted (LRU).
 
-        block_ids becomes a new empty list, never a cleared one: whoever mirrors a table sees by that that it began anew.
+        block_ids becomes a new empty list, never a cleared one: that tells whoever mirrors a table that it began anew.
         """
         ...
 

@@ -1,0 +1,192 @@
+"""Engine: the loop that plans a step, runs it, samples it and folds it back in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .batch import Sampled, SamplingRows
+from .batch_builder import BatchBuilder
+from .interfaces import Drafter, KVCache, Logits, ModelRunner, RunnerInfo, Sampler, Scheduler
+from .sampling import HostSampler
+from .types import EngineError, Request, RequestOutput, Scheduled, StepStats
+
+Copies = Sequence[tuple[int, int, int]]
+
+_NOTHING = Sampled(np.empty(0, np.int32))
+
+
+class Engine:
+    """Requests in, tokens out, one step after the other. Not thread-safe; `publish` may call `add` and `abort`.
+
+    `publish` gets each step's outputs: while the next step is computed where the runner is asynchronous, else at once.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        kv_cache: KVCache,
+        *,
+        sampler: Sampler | None = None,
+        drafter: Drafter | None = None,
+        publish: Callable[[list[RequestOutput]], None],
+        on_step: Callable[[StepStats], None] | None = None,
+    ) -> None:
+        self.info: RunnerInfo = runner.info
+        self._runner = runner
+        self._scheduler = scheduler
+        self._kv = kv_cache
+        self._sampler = sampler or runner.sampler or HostSampler()
+        self._drafter = drafter
+        self._publish = publish
+        self._on_step = on_step
+        self._pending: list[RequestOutput] = []
+        self._builder = BatchBuilder(
+            max_num_seqs=self.info.max_num_seqs,
+            block_size=kv_cache.block_size,
+            vocab_size=self.info.vocab_size,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to compute or to publish."""
+        return self._scheduler.has_work or bool(self._pending)
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises ValueError if it could never run."""
+        self._scheduler.add(request)
+
+    def abort(self, request_id: str) -> bool:
+        """Drop a request and free its blocks at once, whatever its state. False if it is not here (any more)."""
+        if self._drafter is not None:
+            self._drafter.release(request_id)
+        return self._scheduler.abort(request_id)
+
+    def step(self) -> None:
+        """Compute one step for whoever is next. Raises EngineError when the engine cannot go on."""
+        meter = None if self._on_step is None else _Meter(self._scheduler)
+        plan = self._scheduler.schedule()
+        copies = self._kv.take_block_copies()
+        outputs = self._compute(plan, copies)
+        self._pending += outputs
+        self._draft(plan, outputs)
+        if not self.info.asynchronous or not self._scheduler.has_work:
+            self._flush()
+        if meter is not None and self._on_step is not None:
+            self._on_step(meter.read(plan, outputs, self._kv))
+
+    def run(self) -> None:
+        """Step until there is no work left."""
+        while self.has_work:
+            self.step()
+
+    def close(self) -> None:
+        """Give back the runner's and the drafter's memory."""
+        if self._drafter is not None:
+            self._drafter.close()
+        self._runner.close()
+
+    def _compute(self, plan: Sequence[Scheduled], copies: Copies) -> list[RequestOutput]:
+        """Run and sample a plan and fold it in; where that raises, find out whose fault it was."""
+        try:
+            logits, rows = self._forward(plan, copies)  # may return before the device is done
+        except Exception as error:
+            return self._compute_apart(plan, copies, error)
+        self._flush()  # so the last step's tokens go out meanwhile
+        try:
+            sampled = self._sample(logits, rows)  # the only synchronisation point
+        except Exception as error:
+            return self._compute_apart(plan, copies, error)
+        return self._scheduler.update(plan, sampled)
+
+    def _forward(self, plan: Sequence[Scheduled], copies: Copies) -> tuple[Logits, SamplingRows | None]:
+        if not plan:
+            return None, None
+        batch = self._builder.build(plan, copies)
+        return self._runner.forward(batch), batch.sampling
+
+    def _sample(self, logits: Logits, rows: SamplingRows | None) -> Sampled:
+        return self._sampler.sample(logits, rows) if rows else _NOTHING
+
+    def _flush(self) -> None:
+        if self._pending:
+            pending, self._pending = self._pending, []
+            self._publish(pending)
+
+    def _compute_apart(self, plan: Sequence[Scheduled], copies: Copies, error: Exception) -> list[RequestOutput]:
+        """Run the requests of a step that raised one by one, failing those that raise alone; the rest go on."""
+        outputs: list[RequestOutput] = []
+        failures: list[tuple[Request, Exception]] = []
+        for share in plan:
+            if isinstance(error, MemoryError):
+                raise EngineError(f"the step failed: {error!r}") from error
+            try:
+                sampled = self._sample(*self._forward([share], copies))
+            except Exception as failure:
+                error = failure
+                failures.append((share.request, failure))
+            else:
+                outputs += self._scheduler.update([share], sampled)
+        if len(failures) == len(plan) > 1:
+            raise EngineError(f"every request of the step failed, the last one with {error!r}") from error
+        running = [pair for pair in failures if pair[0].finish_reason is None]  # the others left meanwhile
+        return outputs + [self._scheduler.fail(request, _describe(failure)) for request, failure in running]
+
+    def _draft(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput]) -> None:
+        if self._drafter is None:
+            return
+        for output in outputs:
+            if output.finish_reason is not None:
+                self._drafter.release(output.request_id)
+        ready = [share.request for share in plan if share.num_logits and _wants_drafts(share.request)]
+        for request, drafts in zip(ready, self._drafter.propose(ready) if ready else (), strict=True):
+            request.draft_ids = drafts
+
+
+def _wants_drafts(request: Request) -> bool:
+    """Whether it still runs, all but its newest token is computed, and more than one token is still to come."""
+    known = len(request.token_ids)
+    return request.finish_reason is None and request.num_computed_tokens == known - 1 < request.max_num_tokens - 2
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+class _Meter:
+    """Measures one step for StepStats."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._started = time.perf_counter()
+        self._before = self._counters()
+
+    def _counters(self) -> tuple[int, int, int]:
+        scheduler = self._scheduler
+        return scheduler.num_preemptions, scheduler.num_prefix_queries, scheduler.num_prefix_hits
+
+    def read(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput], kv_cache: KVCache) -> StepStats:
+        """The step in numbers."""
+        preemptions, queries, hits = (
+            after - before for after, before in zip(self._counters(), self._before, strict=True)
+        )
+        num_new_tokens = sum(len(output.token_ids) for output in outputs)
+        num_drawn = sum(1 for output in outputs if output.token_ids)
+        return StepStats(
+            num_running=self._scheduler.num_running,
+            num_waiting=self._scheduler.num_waiting,
+            num_requests=len(plan),
+            num_tokens=sum(share.num_tokens for share in plan),
+            num_new_tokens=num_new_tokens,
+            num_blocks=kv_cache.num_blocks,
+            num_free_blocks=kv_cache.num_free_blocks,
+            num_preemptions=preemptions,
+            num_prefix_queries=queries,
+            num_prefix_hits=hits,
+            num_drafted=sum(share.num_drafts for share in plan),
+            num_accepted=num_new_tokens - num_drawn,
+            duration=time.perf_counter() - self._started,
+        )

@@ -1,0 +1,389 @@
+"""ContinuousScheduler: every step, each request gets the tokens it lacks, first come first served."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .batch import Sampled
+from .types import FinishReason, Request, RequestOutput, Scheduled, TokenLogprobs
+
+if TYPE_CHECKING:
+    from .interfaces import KVCache, RunnerInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerConfig:
+    """The limits that a scheduler obeys, as RunnerInfo granted them."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_num_logits: int  # at least max_num_seqs
+    max_model_len: int
+    vocab_size: int
+    eos_token_ids: frozenset[int] = frozenset()
+
+    @classmethod
+    def from_info(cls, info: RunnerInfo) -> SchedulerConfig:
+        """Take the runner at its word."""
+        return cls(
+            max_num_seqs=info.max_num_seqs,
+            max_num_batched_tokens=info.max_num_batched_tokens,
+            max_num_logits=info.max_num_logits,
+            max_model_len=info.max_model_len,
+            vocab_size=info.vocab_size,
+            eos_token_ids=info.eos_token_ids,
+        )
+
+
+def _order(request: Request) -> tuple[int, int]:
+    return request.priority, request.arrival
+
+
+class ContinuousScheduler:
+    """Catches every request's computed length up with its known and drafted length; there are no phases.
+
+    Requests are served by priority, then arrival. When blocks run out the last in that order is preempted: its blocks
+    are freed, it waits again in its old place, and what it had is computed anew (mostly found in the prefix cache).
+    """
+
+    def __init__(
+        self, kv_cache: KVCache, config: SchedulerConfig, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if config.max_num_logits < config.max_num_seqs:
+            raise ValueError(f"max_num_logits={config.max_num_logits} is below max_num_seqs={config.max_num_seqs}")
+        self._kv = kv_cache
+        self._config = config
+        self._clock = clock
+        self._max_len = min(config.max_model_len, kv_cache.num_blocks * kv_cache.block_size)
+        self._requests: dict[str, Request] = {}  # all that are here
+        self._waiting: list[Request] = []  # in _order, as the next
+        self._running: list[Request] = []
+        self._free_rows = list(range(config.max_num_seqs))  # heap: rows stay dense at the low end
+        self._deadlines: list[tuple[float, int, str]] = []  # heap of (deadline, arrival, id)
+        self._expired: list[RequestOutput] = []  # reported by the next update
+        self._blocked: tuple[Request, int] | None = None  # the request that did not fit, and the free blocks then
+        self._num_arrivals = 0
+        self._num_preemptions = 0
+        self._num_prefix_queries = 0
+        self._num_prefix_hits = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits, runs or is to be reported."""
+        return bool(self._requests or self._expired)
+
+    @property
+    def num_running(self) -> int:
+        """Requests that hold a row."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that hold nothing yet, or nothing any more."""
+        return len(self._waiting)
+
+    @property
+    def num_preemptions(self) -> int:
+        """Since construction, as the next two."""
+        return self._num_preemptions
+
+    @property
+    def num_prefix_queries(self) -> int:
+        """Prompt tokens looked up in the prefix cache when their request was first admitted."""
+        return self._num_prefix_queries
+
+    @property
+    def num_prefix_hits(self) -> int:
+        """Of those, the tokens found."""
+        return self._num_prefix_hits
+
+    # --- coming and going -----------------------------------------------------------------------
+
+    def add(self, request: Request) -> None:
+        """Queue it. Raises ValueError if it could never fit the cache or max_model_len, or names unknown tokens."""
+        self._validate(request)
+        params = request.params
+        request.arrival = self._num_arrivals
+        self._num_arrivals += 1
+        request.end_token_ids = params.stop_token_ids | (
+            frozenset() if params.ignore_eos else self._config.eos_token_ids
+        )
+        request.max_num_tokens = min(request.num_prompt_tokens + params.max_tokens, self._max_len)
+        self._requests[request.id] = request
+        insort(self._waiting, request, key=_order)
+        if request.deadline is not None:
+            heapq.heappush(self._deadlines, (request.deadline, request.arrival, request.id))
+
+    def _validate(self, request: Request) -> None:
+        params, tokens = request.params, request.token_ids
+        if request.id in self._requests:
+            raise ValueError(f"request {request.id!r} is already here")
+        if not 1 <= request.num_prompt_tokens <= len(tokens):
+            raise ValueError(
+                f"num_prompt_tokens={request.num_prompt_tokens} of {len(tokens)} token_ids: expected 1 to that"
+            )
+        if len(tokens) > self._max_len:
+            raise ValueError(f"{len(tokens)} tokens do not fit the context of {self._max_len}")
+        self._validate_ids("token_ids", tokens)
+        self._validate_ids("logit_bias", params.logit_bias)
+        self._validate_ids("allowed_token_ids", params.allowed_token_ids or ())
+        self._validate_ids("bad_words_ids", [token for word in params.bad_words_ids for token in word])
+
+    def _validate_ids(self, field: str, ids: Iterable[int]) -> None:
+        worst = next((id_ for id_ in ids if not 0 <= id_ < self._config.vocab_size), None)
+        if worst is not None:
+            raise ValueError(f"{field} holds token id {worst}: the vocabulary has {self._config.vocab_size}")
+
+    def abort(self, request_id: str) -> bool:
+        """Drop the request and free its blocks, whatever its state. False if it is not here (any more)."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return False
+        self._end(request, FinishReason.ABORT)
+        return True
+
+    def fail(self, request: Request, error: str) -> RequestOutput:
+        """End a request with FinishReason.ERROR and free its blocks."""
+        self._end(request, FinishReason.ERROR)
+        return RequestOutput(
+            request_id=request.id,
+            token_ids=[],
+            finish_reason=FinishReason.ERROR,
+            num_cached_tokens=request.num_cached_tokens,
+            error=error,
+        )
+
+    def _end(self, request: Request, reason: FinishReason) -> None:
+        request.finish_reason = reason
+        del self._requests[request.id]
+        if request.row_id >= 0:
+            self._running.remove(request)
+            self._release(request)
+        else:
+            del self._waiting[bisect_left(self._waiting, _order(request), key=_order)]
+
+    def _release(self, request: Request) -> None:
+        self._kv.free(request)
+        request.draft_ids = []
+        heapq.heappush(self._free_rows, request.row_id)
+        request.row_id = -1
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, arrival, request_id = heapq.heappop(self._deadlines)
+            request = self._requests.get(request_id)
+            if request is not None and request.arrival == arrival:
+                self._end(request, FinishReason.TIMEOUT)
+                self._expired.append(
+                    RequestOutput(
+                        request_id=request_id,
+                        token_ids=[],
+                        finish_reason=FinishReason.TIMEOUT,
+                        num_cached_tokens=request.num_cached_tokens,
+                    )
+                )
+
+    # --- planning a step ------------------------------------------------------------------------
+
+    def schedule(self) -> list[Scheduled]:
+        """Give requests tokens so that num_computed_tokens catches up with the known and drafted length.
+
+        An empty plan while has_work means that only requests with a past deadline are left to report: call update.
+        """
+        if self._deadlines:
+            self._expire()
+        plan: list[Scheduled] = []
+        num_preemptions = self._num_preemptions
+        budget, spare = self._plan_running(plan)
+        if self._waiting and self._num_preemptions == num_preemptions:
+            self._admit(plan, budget, spare)
+        return plan
+
+    def _plan_running(self, plan: list[Scheduled]) -> tuple[int, int]:
+        """Plan the running requests; returns the tokens and logits rows left. One row is set aside for each of them."""
+        running, block_size = self._running, self._kv.block_size
+        budget = self._config.max_num_batched_tokens
+        spare = self._config.max_num_logits - len(running)
+        index = 0
+        while index < len(running) and budget:
+            request = running[index]
+            start = request.num_computed_tokens
+            if request.draft_ids or start + 1 < len(request.token_ids):
+                share = self._share(request, budget, spare)
+            else:
+                share = Scheduled(request, start, 1, 0, 1)
+            if start + share.num_tokens > len(request.block_ids) * block_size:
+                fitted = self._make_room(share, budget, spare)
+                if fitted is None:
+                    break
+                share = fitted
+            plan.append(share)
+            budget -= share.num_tokens
+            spare -= max(share.num_logits - 1, 0)
+            index += 1
+        return budget, spare
+
+    def _make_room(self, share: Scheduled, budget: int, spare: int) -> Scheduled | None:
+        """Allocate for `share`, at the cost of its drafts, then of the newest requests; None if it was the newest."""
+        request = share.request
+        while not self._kv.allocate(request, share.start + share.num_tokens):
+            if share.num_drafts:
+                request.draft_ids = []
+                share = self._share(request, budget, spare)
+                continue
+            victim = self._running.pop()
+            self._preempt(victim)
+            if victim is request:
+                return None
+        return share
+
+    def _preempt(self, request: Request) -> None:
+        self._release(request)
+        request.num_preemptions += 1
+        self._num_preemptions += 1
+        insort(self._waiting, request, key=_order)
+
+    def _share(self, request: Request, budget: int, spare: int) -> Scheduled:
+        """Cut the request's next query out of `budget` tokens and one logits row plus `spare` others."""
+        start, known = request.num_computed_tokens, len(request.token_ids)
+        end = min(known, start + budget)
+        if _is_scoring(request):
+            if known > request.num_prompt_tokens:  # replayed: rows between the prompt's and the last are not wanted
+                end = min(end, request.num_prompt_tokens - 1)
+            first = max(start, request.num_scored_tokens)
+            end = min(end, first + 1 + spare)
+            return Scheduled(request, start, end - start, 0, max(end - first, 0))
+        if end < known:
+            return Scheduled(request, start, end - start, 0, 0)
+        num_drafts = min(len(request.draft_ids), start + budget - end, spare, request.max_num_tokens - known - 1)
+        num_drafts = max(num_drafts, 0)
+        return Scheduled(request, start, end - start + num_drafts, num_drafts, 1 + num_drafts)
+
+    def _admit(self, plan: list[Scheduled], budget: int, spare: int) -> None:
+        while budget and spare > 0 and len(self._running) < self._config.max_num_seqs:
+            request = self._next_waiting()
+            if request is None or not self._attach(request):
+                break
+            self._waiting.remove(request)
+            insort(self._running, request, key=_order)
+            request.row_id = heapq.heappop(self._free_rows)
+            spare -= 1
+            share = self._share(request, budget, spare)
+            plan.append(share)
+            budget -= share.num_tokens
+            spare -= max(share.num_logits - 1, 0)
+
+    def _next_waiting(self) -> Request | None:
+        """The request to admit next; None to admit nobody now."""
+        return self._waiting[0] if self._waiting else None
+
+    def _attach(self, request: Request) -> bool:
+        """Give a waiting request blocks for all that it knows, or nothing."""
+        free_blocks = self._kv.num_free_blocks
+        if self._blocked is not None and self._blocked[0] is request and free_blocks <= self._blocked[1]:
+            return False  # nothing was freed since it last did not fit
+        num_hits = (
+            0 if _is_scoring(request) else self._kv.match_prefix(request)
+        )  # scoring needs every position's logits
+        if not self._kv.allocate(request, len(request.token_ids)):
+            self._kv.free(request)
+            self._blocked = (request, free_blocks)
+            return False
+        self._blocked = None
+        if not request.num_preemptions:
+            request.num_cached_tokens = min(num_hits, request.num_prompt_tokens)
+            self._num_prefix_queries += request.num_prompt_tokens
+            self._num_prefix_hits += request.num_cached_tokens
+        return True
+
+    # --- folding the results in -----------------------------------------------------------------
+
+    def update(self, plan: Sequence[Scheduled], sampled: Sampled) -> list[RequestOutput]:
+        """Fold sampled tokens in. Afterwards num_computed_tokens == len(token_ids) - 1 for every sampled request.
+
+        Also reports requests that ended without being scheduled (a past deadline).
+        """
+        outputs, self._expired = self._expired, []
+        tokens: list[int] = sampled.token_ids.tolist()
+        row = 0
+        for share in plan:
+            request, num_logits = share.request, share.num_logits
+            row += num_logits
+            if request.finish_reason is not None:  # left while the step was computed
+                continue
+            if not num_logits:
+                self._advance(request, share.start + share.num_tokens)
+                continue
+            outputs.append(self._fold(share, tokens, sampled, row - num_logits))
+        return outputs
+
+    def _fold(self, share: Scheduled, tokens: list[int], sampled: Sampled, row: int) -> RequestOutput:
+        """Fold in the rows of one request, which start at `row`: those that score the prompt, then those that draw."""
+        request, params = share.request, share.request.params
+        output = RequestOutput(request_id=request.id, token_ids=[], num_cached_tokens=request.num_cached_tokens)
+        draw, end = row, row + share.num_logits
+        if params.num_prompt_logprobs is not None and request.num_scored_tokens < request.num_prompt_tokens - 1:
+            num_scored = min(share.num_logits, request.num_prompt_tokens - 1 - request.num_scored_tokens)
+            draw += num_scored
+            request.num_scored_tokens += num_scored
+            output.prompt_logprobs = _logprobs(sampled, row, draw, params.num_prompt_logprobs)
+            if draw == end:
+                self._advance(request, share.start + share.num_tokens)
+                return output
+        output.token_ids = new = self._accept(request, tokens[draw:end], output)
+        if params.num_logprobs is not None:
+            output.logprobs = _logprobs(sampled, draw, draw + len(new), params.num_logprobs)
+        self._advance(request, len(request.token_ids) - 1)
+        if output.finish_reason is not None:
+            self._end(request, output.finish_reason)
+        return output
+
+    def _accept(self, request: Request, draws: list[int], output: RequestOutput) -> list[int]:
+        """Append draws for as long as the draft before each was right; say in `output` whether the request ends."""
+        known, drafts, limit = request.token_ids, request.draft_ids, request.max_num_tokens
+        before = len(known)
+        for index, token in enumerate(draws):
+            if len(known) < limit:  # else max_tokens is 0, or it was replayed complete: nothing is wanted of it
+                known.append(token)
+                if token in request.end_token_ids:
+                    output.finish_reason, output.stop_token_id = FinishReason.STOP, token
+                    break
+            if len(known) >= limit:
+                output.finish_reason = FinishReason.LENGTH
+                break
+            if index + 1 < len(draws) and drafts[index] != token:
+                break
+        if drafts:
+            request.draft_ids = []
+        return known[before:]
+
+    def _advance(self, request: Request, num_computed_tokens: int) -> None:
+        """Set the computed length (rejected drafts vanish here) and publish blocks that became full."""
+        grown = num_computed_tokens - request.num_computed_tokens
+        request.num_computed_tokens = num_computed_tokens
+        if num_computed_tokens % self._kv.block_size < grown:
+            self._kv.commit(request)
+
+
+def _is_scoring(request: Request) -> bool:
+    """Whether logprobs of prompt positions are still to be reported."""
+    return request.params.num_prompt_logprobs is not None and request.num_scored_tokens < request.num_prompt_tokens - 1
+
+
+def _logprobs(sampled: Sampled, start: int, stop: int, k: int) -> list[TokenLogprobs]:
+    """Rows `start` to `stop` of `sampled` with the `k` best tokens of each (-1: all)."""
+    assert sampled.logprobs is not None and sampled.ranks is not None
+    ids = sampled.token_ids[start:stop].tolist()
+    tops: list[list[tuple[int, float]]] = [[] for _ in ids]
+    if k and sampled.top_ids is not None and sampled.top_logprobs is not None:
+        width = sampled.top_ids.shape[1] if k < 0 else k
+        top_ids, top_logprobs = sampled.top_ids[start:stop, :width], sampled.top_logprobs[start:stop, :width]
+        tops = [list(zip(*pair, strict=True)) for pair in zip(top_ids.tolist(), top_logprobs.tolist(), strict=True)]
+    logprobs, ranks = sampled.logprobs[start:stop].tolist(), sampled.ranks[start:stop].tolist()
+    return [TokenLogprobs(*fields) for fields in zip(ids, logprobs, ranks, tops, strict=True)]
