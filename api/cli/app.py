@@ -1,0 +1,106 @@
+"""The `isotoken` command: its commands, and how their errors are told."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from .chat import chat
+from .conformance import conformance
+from .flags import unfold
+from .generate import generate
+from .models import models
+from .plugins import plugins
+from .serve import serve
+
+app = typer.Typer(
+    name="isotoken",
+    help="Serve and run large language models: one serving core, any engine, the same tokens.",
+    epilog="First steps: `isotoken serve`, or `isotoken chat`. Both use a small built-in model until you name one.",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        typer.echo(f"isotoken {version('isotoken')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", metavar="", help="Show the traceback of an error (or set ISOTOKEN_DEBUG=1).")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["ISOTOKEN_DEBUG"] = "1"
+
+
+def _add(command: Callable[..., Any], panel: str, **settings: Any) -> None:
+    app.command(rich_help_panel=panel, **settings)(unfold(command))
+
+
+_add(serve, "Run a model")
+_add(generate, "Run a model")
+_add(chat, "Run a model")
+app.add_typer(models, name="models", rich_help_panel="Look around")
+_add(plugins, "Look around")
+_add(
+    conformance,
+    "Look around",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        result = typer.main.get_command(app).main(arguments, prog_name="isotoken", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:  # the one place where errors become words
+        return _tell(error)
+    return result if isinstance(result, int) else 0
+
+
+def _tell(error: Exception) -> int:
+    if os.environ.get("ISOTOKEN_DEBUG"):
+        traceback.print_exception(error)
+    if (explain := getattr(error, "format_message", None)) is not None:  # a usage error of Typer's
+        context = getattr(error, "ctx", None)
+        if message := explain():
+            typer.echo(f"isotoken: {message}", err=True)
+            typer.echo(f"Try: {context.command_path if context else 'isotoken'} --help", err=True)
+        return int(getattr(error, "exit_code", 2))
+    if _is_users(error):
+        typer.echo(f"isotoken: {error}", err=True)
+        return 2 if isinstance(error, ValueError) else 1
+    if not os.environ.get("ISOTOKEN_DEBUG"):
+        traceback.print_exception(error)
+    typer.echo("isotoken: this is a bug in isotoken or in a plugin; please report it with the traceback", err=True)
+    return 1
+
+
+def _is_users(error: Exception) -> bool:
+    """Errors whose message is written for the user. Their classes are not imported: most commands need none."""
+    names = {f"{each.__module__}.{each.__qualname__}" for each in type(error).__mro__}
+    return isinstance(error, ValueError | OSError) or bool(
+        names & {"isotoken.core.types.IsotokenError", "isotoken.plugins.manager.PluginError"}
+    )

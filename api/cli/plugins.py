@@ -1,0 +1,97 @@
+"""`isotoken plugins`: what is installed, from which distribution, what it provides, and what failed and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ...plugins.manager import PluginInfo, Plugins
+
+_REGISTRIES = ("backends", "schedulers", "kv_caches", "samplers", "drafters")
+
+
+def plugins(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", metavar="", help="With the whole traceback of each plugin that failed.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", metavar="", help="Import each backend's engine too, and say what it can do.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="As JSON, for programs.")] = False,
+) -> None:
+    """List the installed plugins, what they provide, and those that failed with the reason.
+
+    Backends, schedulers, caches, samplers and drafters are all plugins, the built-in ones too.
+    """
+    from ...plugins.manager import Plugins  # noqa: PLC0415
+
+    installed = Plugins.load()
+    checks = _check_backends(installed) if check else {}
+    if as_json:
+        report = {"plugins": [asdict(info) for info in installed.infos], "names": _names(installed)}
+        typer.echo(json.dumps({**report, "conflicts": _conflicts(installed), "checks": checks}, indent=2))
+        return
+    for info in installed.infos:
+        _print_plugin(info, verbose=verbose)
+    for what, owners in _conflicts(installed).items():
+        typer.secho(f"conflict: {what} is claimed by {' and '.join(owners)}: uninstall one of them", fg="red")
+    for name, result in checks.items():
+        typer.echo(f"backend {name}: {result}")
+    if not verbose and any(info.error for info in installed.infos):
+        typer.echo("\nisotoken plugins --verbose shows the tracebacks.")
+
+
+def _print_plugin(info: PluginInfo, *, verbose: bool) -> None:
+    typer.echo(f"{typer.style(info.name, bold=True)}  ({info.distribution} {info.version})".rstrip())
+    if info.error is not None:
+        typer.secho(f"  failed: {info.error}", fg="red")
+        if verbose and info.traceback:
+            typer.echo("".join(f"    {line}\n" for line in info.traceback.splitlines()), nl=False)
+        return
+    by_kind: dict[str, list[str]] = {}
+    for provided in info.provides:
+        kind, _, name = provided.rpartition(" ")
+        by_kind.setdefault(kind, []).append(name)
+    for kind, names in by_kind.items():
+        typer.echo(f"  {kind:<10} {', '.join(names)}")
+    if others := [hook for hook in info.hooks if not hook.startswith("register_")]:
+        typer.echo(f"  {'hooks':<10} {', '.join(others)}")
+
+
+def _names(installed: Plugins) -> dict[str, dict[str, dict[str, str]]]:
+    return {
+        kind: {
+            name: {"plugin": provider.plugin, "description": provider.description}
+            for name, provider in registry.items()
+        }
+        for kind in _REGISTRIES
+        for registry in [_uncontested(getattr(installed, kind))]
+    }
+
+
+def _uncontested(registry: Any) -> dict[str, Any]:
+    return {name: registry[name] for name in registry if name not in registry.conflicts()}
+
+
+def _conflicts(installed: Plugins) -> dict[str, list[str]]:
+    return {
+        f"{kind.removesuffix('s').replace('_', ' ')} {name}": [f"{c.distribution} (plugin {c.plugin})" for c in claims]
+        for kind in _REGISTRIES
+        for name, claims in getattr(installed, kind).conflicts().items()
+    }
+
+
+def _check_backends(installed: Plugins) -> dict[str, str]:
+    results = {}
+    for name, provider in _uncontested(installed.backends).items():
+        try:
+            can = provider.factory().capabilities
+        except Exception as error:  # an engine that cannot be imported is what this looks for
+            results[name] = f"not usable here: {type(error).__name__}: {str(error).splitlines()[0]}"
+        else:
+            results[name] = f"devices {', '.join(sorted(can.devices))}; dtypes {', '.join(sorted(can.dtypes))}"
+    return results

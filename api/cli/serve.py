@@ -1,0 +1,132 @@
+"""`isotoken serve`: a model behind HTTP."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .flags import DEFAULT_MODEL, EngineFlags, ModelArgument, flag
+
+if TYPE_CHECKING:
+    from ..engine import EngineInfo
+    from ..server.settings import ServerSettings
+
+_SERVER, _LIMITS = "Server", "Limits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitFlags:
+    """One flag for each field of Limits; times are in seconds, and 0 takes a limit off where None would."""
+
+    max_waiting_requests: Annotated[
+        int, flag(_LIMITS, "Requests that may wait. Beyond: 429.", metavar="N", least=0)
+    ] = 1024
+    max_waiting_prompt_tokens: Annotated[
+        int, flag(_LIMITS, "Prompt tokens that may wait. Beyond: 429.", metavar="N", least=1)
+    ] = 1_000_000
+    max_body_bytes: Annotated[int, flag(_LIMITS, "Of one request. Beyond: 413.", metavar="N", least=1)] = 16 * 2**20
+    max_logprobs: Annotated[int, flag(_LIMITS, "Per position. -1: the vocabulary.", metavar="N", least=-1)] = 20
+    max_num_choices: Annotated[int, flag(_LIMITS, "What n may be at most.", metavar="N", least=1)] = 128
+    request_timeout: Annotated[
+        float, flag(_LIMITS, "From submission to the last token. 0: none.", metavar="SEC", least=0)
+    ] = 600
+    start_timeout: Annotated[float, flag(_LIMITS, "For one start of the engine.", metavar="SEC", above=0)] = 1800
+    step_timeout: Annotated[
+        float, flag(_LIMITS, "An engine silent for so long is taken for hung.", metavar="SEC", above=0)
+    ] = 300
+    max_start_attempts: Annotated[
+        int, flag(_LIMITS, "Failed starts in a row before giving up.", metavar="N", least=1)
+    ] = 5
+    backoff: Annotated[float, flag(_LIMITS, "Before the second restart in a row.", metavar="SEC", least=0)] = 0.5
+    max_backoff: Annotated[float, flag(_LIMITS, "It doubles up to this.", metavar="SEC", least=0)] = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerFlags:
+    """One flag for each field of ServerSettings (but the limits, which have their own)."""
+
+    host: Annotated[str, flag(_SERVER, "Address to listen on. 0.0.0.0: every one.", metavar="HOST")] = "127.0.0.1"
+    port: Annotated[int, flag(_SERVER, "0: any free one.", metavar="N", least=0, most=65535)] = 8000
+    served_model_name: Annotated[
+        list[str], flag(_SERVER, "The model's id for clients. May be repeated for aliases.", metavar="NAME")
+    ] = field(default_factory=list)
+    generation_config: Annotated[
+        Literal["isotoken", "model"],
+        flag(_SERVER, "Whose sampling defaults apply: isotoken's, or the model's own.", metavar="WHO"),
+    ] = "isotoken"
+    chat_template: Annotated[
+        Path | None,
+        flag(_SERVER, "A Jinja file, instead of the model's.", metavar="FILE", exists=True, dir_okay=False),
+    ] = None
+    enable_routes: Annotated[
+        list[str], flag(_SERVER, "Serve this plugin's HTTP routes too. May be repeated.", metavar="NAME")
+    ] = field(default_factory=list)
+    slow_reader_timeout: Annotated[
+        float, flag(_SERVER, "A stream whose client reads nothing for so long is cut.", metavar="SEC", above=0)
+    ] = 30
+    drain_timeout: Annotated[
+        float, flag(_SERVER, "What running requests get after SIGTERM.", metavar="SEC", least=0)
+    ] = 30.0
+    keep_alive_timeout: Annotated[
+        int, flag(_SERVER, "How long an idle connection stays open.", metavar="SEC", least=0)
+    ] = 75
+
+    def settings(self, limits: LimitFlags) -> ServerSettings:
+        """Build the ServerSettings."""
+        from ..engine import Limits  # noqa: PLC0415
+        from ..server.settings import ServerSettings  # noqa: PLC0415
+
+        return ServerSettings(
+            host=self.host,
+            port=self.port,
+            served_model_names=tuple(self.served_model_name),
+            limits=Limits(
+                max_waiting_requests=limits.max_waiting_requests,
+                max_waiting_prompt_tokens=limits.max_waiting_prompt_tokens,
+                max_body_bytes=limits.max_body_bytes,
+                max_logprobs=limits.max_logprobs,
+                max_num_choices=limits.max_num_choices,
+                request_timeout_s=limits.request_timeout or None,
+                start_timeout_s=limits.start_timeout,
+                step_timeout_s=limits.step_timeout,
+                max_start_attempts=limits.max_start_attempts,
+                backoff_s=limits.backoff,
+                max_backoff_s=limits.max_backoff,
+            ),
+            generation_config=self.generation_config,
+            chat_template=None if self.chat_template is None else self.chat_template.read_text(),
+            route_plugins=tuple(self.enable_routes),
+            slow_reader_timeout=self.slow_reader_timeout,
+            drain_timeout=self.drain_timeout,
+            keep_alive_timeout=self.keep_alive_timeout,
+        )
+
+
+def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: ModelArgument = DEFAULT_MODEL) -> None:
+    """Serve a model over HTTP: OpenAI's completions and chat, TGI's /generate, metrics and health.
+
+    The engine runs in a process of its own and is started again should it die; clients notice a pause and nothing else.
+    """
+    settings = server.settings(limits)
+    config = engine.config(model)
+    from ..server.run import serve as run  # noqa: PLC0415  (the server: only once the arguments are known to be good)
+
+    raise typer.Exit(run(config, settings, on_ready=_print_banner))
+
+
+def _print_banner(url: str, info: EngineInfo) -> None:
+    body = json.dumps({"prompt": "The capital of France is", "max_tokens": 16, "temperature": 0})
+    curl = ["curl", "-s", f"{url}/v1/completions", "-H", "Content-Type: application/json", "-d", body]
+    lines = [
+        f"isotoken serves {Path(info.model).name} on {url}",
+        f"  engine   {info.backend} on {info.device} in {info.dtype}, context of {info.max_model_len} tokens",
+        *(f"           {reason}" for reason in info.why),
+        f"  docs     {url}/docs",
+        f"  try      {shlex.join(curl)}",
+    ]
+    print("\n".join(lines), flush=True)
