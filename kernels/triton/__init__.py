@@ -1,1 +1,2 @@
-"""Torch operators in the shape of the GPU kernels that may replace them."""
+"""The GPU operators of the torch backend. Each file will hold one Triton kernel; today it holds its plain torch twin,
+which runs on every device and stays as the kernel's oracle."""

@@ -1,0 +1,102 @@
+"""A decoder-only transformer of any supported family, as its DecoderSpec describes it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...core.decoder_spec import DecoderSpec, LayerSpec, RopeSpec, rope_tables
+from .layers import Attention, Experts, Mlp, RmsNorm, StepInputs, load_norm
+from .linear import Linear
+from .weights import WeightLoader
+
+
+class Layer:
+    """x += f * norm(attention(norm(x))); x += f * norm(mlp(norm(x))), with the norms that the spec places."""
+
+    def __init__(self, spec: DecoderSpec, index: int, loader: WeightLoader) -> None:
+        layer, prefix = spec.layers[index], f"layers.{index}"
+        before, after = spec.norm_placement != "post", spec.norm_placement != "pre"
+        self.residual_scale = spec.residual_scale
+
+        def norm(name: str, there: bool) -> RmsNorm | None:
+            return load_norm(loader, f"{prefix}.{name}", spec) if there else None
+
+        self.input_norm = norm("input_norm", before)
+        self.attention = Attention(spec, layer, loader, prefix)
+        self.post_attention_norm = norm("post_attention_norm", after)
+        self.pre_mlp_norm = norm("pre_mlp_norm", before)
+        self.mlp = _load_mlp(spec, layer, loader, prefix)
+        self.post_mlp_norm = norm("post_mlp_norm", after)
+
+    def __call__(self, x: Tensor, step: StepInputs, cache: Tensor) -> Tensor:
+        """Return the residual stream [T, H] after this layer; writes the step's K/V to the layer's cache."""
+        heads = self.attention(x if self.input_norm is None else self.input_norm(x), step, cache)
+        x = self._add(x, self.attention.out, heads, self.post_attention_norm)
+        return self._add(x, self.mlp, x if self.pre_mlp_norm is None else self.pre_mlp_norm(x), self.post_mlp_norm)
+
+    def _add(self, x: Tensor, block: Linear | Mlp | Experts, y: Tensor, norm: RmsNorm | None) -> Tensor:
+        """Return x + residual_scale * norm(block(y))."""
+        if norm is None and self.residual_scale == 1:
+            return block.plus(y, x)
+        y = block(y)
+        if norm is not None:
+            y = norm(y)
+        return torch.add(x, y, alpha=self.residual_scale)
+
+
+def _load_mlp(spec: DecoderSpec, layer: LayerSpec, loader: WeightLoader, prefix: str) -> Mlp | Experts:
+    return Experts(spec, layer, loader, prefix) if layer.num_experts else Mlp(spec, loader, prefix)
+
+
+class Decoder:
+    """Embeddings, layers, final norm and output head. Holds the weights, no state."""
+
+    def __init__(self, spec: DecoderSpec, loader: WeightLoader, max_model_len: int) -> None:
+        self.spec = spec
+        self.dtype = loader.dtype
+        self.embeddings = loader.embedding("embed_tokens")
+        self.layers = [Layer(spec, index, loader) for index in range(spec.num_layers)]
+        self.norm = load_norm(loader, "norm", spec)
+        self.head = self._load_head(loader)
+        ropes = {layer.rope for layer in spec.layers if layer.rope is not None}
+        self.ropes = {rope: _rope_tables(rope, max_model_len, loader.device) for rope in ropes}
+
+    def _load_head(self, loader: WeightLoader) -> Linear:
+        if not self.spec.tied_embeddings:
+            return loader.linear("lm_head")
+        if loader.packed or self.embeddings.dtype != self.dtype:
+            return loader.linear("embed_tokens")
+        return Linear(self.embeddings)
+
+    def rope_rows(self, positions: Tensor) -> dict[RopeSpec, tuple[Tensor, Tensor]]:
+        """Return each rope's cos and sin [T, rotary_dim] at positions [T]."""
+        return {
+            rope: (cos.index_select(0, positions), sin.index_select(0, positions))
+            for rope, (cos, sin) in self.ropes.items()
+        }
+
+    def forward(self, step: StepInputs, caches: Tensor) -> Tensor:
+        """Return the last layer's output [T, H]. caches [layers, tiles, 2 * kv_heads, tile_size, D] is written to."""
+        x = functional.embedding(step.input_ids, self.embeddings).to(self.dtype)
+        if self.spec.embedding_scale != 1:
+            x = x * self.spec.embedding_scale
+        for layer, cache in zip(self.layers, caches.unbind(), strict=True):
+            x = layer(x, step, cache)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return float32 logits [L, V] of rows [L, H] of forward's result."""
+        logits = self.head(self.norm(x)).float()
+        if self.spec.logits_scale != 1:
+            logits *= self.spec.logits_scale
+        if self.spec.logits_softcap is not None:
+            logits = self.spec.logits_softcap * torch.tanh(logits / self.spec.logits_softcap)
+        return logits
+
+
+def _rope_tables(rope: RopeSpec, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return (cos, cos) and (-sin, sin) [length, rotary_dim] in float32."""
+    cos, sin = (torch.from_numpy(table).float().to(device) for table in rope_tables(rope, length))
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)

@@ -1,0 +1,31 @@
+"""The plugin of the torch backend. Importing it does not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...plugins.hookspecs import Register, hookimpl
+
+if TYPE_CHECKING:
+    from ...core.interfaces import Backend
+
+
+def load_backend() -> Backend:
+    """Import torch and construct the backend. Raises Unsupported when torch is not installed."""
+    try:
+        import torch  # noqa: F401, PLC0415
+    except ImportError as error:
+        from ...core.types import Unsupported  # noqa: PLC0415
+
+        raise Unsupported(
+            f"backend torch: PyTorch cannot be imported ({error}); install it with: pip install 'isotoken[torch]'"
+        ) from error
+    from .backend import TorchBackend  # noqa: PLC0415
+
+    return TorchBackend()
+
+
+@hookimpl
+def register_backends(register: Register) -> None:
+    """Claim the name torch."""
+    register("torch", load_backend, description="PyTorch on CUDA and on any CPU")

@@ -1,0 +1,109 @@
+"""Move a checkpoint's tensors to the device one at a time, so that memory never holds a second copy of the model."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...core.checkpoint import Checkpoint
+from .linear import Linear, PackedLinear, can_pack
+
+_TORCH = {"float32": torch.float32, "float16": torch.float16, "float64": torch.float64}
+
+
+class WeightLoader:
+    """Hands out a checkpoint's tensors on one device in one dtype."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, *, packed: bool) -> None:
+        self.checkpoint = checkpoint
+        self.device = device
+        self.dtype = dtype
+        self.packed = packed and can_pack(device, dtype)
+        self.num_bytes = 0  # of all that was handed out
+
+    def tensor(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """Return one tensor on the device; on the CPU a view of the file where the dtype is the stored one."""
+        array = self.checkpoint.tensor(name)
+        source = view_of(array)
+        target = source.to(self.device, dtype or self.dtype)
+        if target.data_ptr() != source.data_ptr():
+            release_pages(array)
+        self.num_bytes += target.numel() * target.element_size()
+        return target
+
+    def embedding(self, name: str) -> Tensor:
+        """Return an embedding table; on the CPU in its stored dtype, so that it stays a view of the file."""
+        return self.tensor(name, view_of(self.checkpoint.tensor(name)).dtype if self.device.type == "cpu" else None)
+
+    def linear(self, *names: str, bias: bool = False) -> Linear:
+        """Return one layer made of several projections, their rows one after the other."""
+        biases = None
+        if bias:
+            biases = torch.cat([self.tensor(f"{name}.bias") for name in names])
+        if len(names) == 1:
+            return self._layer(*names, weight=None, bias=biases)
+        arrays = [self.checkpoint.tensor(name) for name in names]
+        sizes = [len(array) for array in arrays]
+        fused = torch.empty(sum(sizes), arrays[0].shape[1], dtype=self.dtype, device=self.device)
+        for part, array in zip(fused.split(sizes), arrays, strict=True):
+            part.copy_(view_of(array))
+            release_pages(array)
+        self.num_bytes += fused.numel() * fused.element_size()
+        return self._layer(*names, weight=fused, bias=biases)
+
+    def _layer(self, *names: str, weight: Tensor | None, bias: Tensor | None) -> Linear:
+        if not self.packed:
+            return Linear(self.tensor(names[0]) if weight is None else weight, bias)
+        if weight is not None:
+            return PackedLinear(weight, bias)
+        layer = PackedLinear(self.tensor(names[0]), bias)
+        release_pages(self.checkpoint.tensor(names[0]))
+        return layer
+
+
+def view_of(array: NDArray[Any]) -> Tensor:
+    """Return a torch view of a numpy array, read-only or bfloat16 ones included. Nobody may write to it."""
+    dtype = _TORCH.get(array.dtype.name)
+    if dtype is None:
+        if array.dtype.name != "bfloat16":
+            raise ValueError(f"torch backend: cannot compute with tensors stored as {array.dtype.name}")
+        return view_of(array.view(np.float16)).view(torch.bfloat16)
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    strides = [stride // array.itemsize for stride in array.strides]
+    return torch.from_numpy(_writeable_alias(array)).as_strided(array.shape, strides)
+
+
+def _writeable_alias(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the same memory marked writeable: torch has no read-only tensors and warns about such arrays."""
+    interface = dict(array.__array_interface__)
+    interface["data"] = (interface["data"][0], False)
+    return np.asarray(_Interface(interface, array))
+
+
+class _Interface:
+    """Carries an array interface, and keeps its memory alive."""
+
+    def __init__(self, interface: dict[str, Any], owner: NDArray[Any]) -> None:
+        self.__array_interface__ = interface
+        self.owner = owner
+
+
+def release_pages(array: NDArray[Any]) -> None:
+    """Let the system take back the memory of a file mapping that has been copied; nothing where it is no mapping."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    if not isinstance(owner, mmap.mmap) or not hasattr(owner, "madvise"):
+        return
+    base = np.frombuffer(owner, dtype=np.uint8).ctypes.data
+    low, high = np.lib.array_utils.byte_bounds(array)
+    start = -(-(low - base) // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages only: neighbours may still be in use
+    stop = (high - base) // mmap.PAGESIZE * mmap.PAGESIZE
+    if stop > start:
+        owner.madvise(mmap.MADV_DONTNEED, start, stop - start)
