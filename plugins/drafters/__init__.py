@@ -1,1 +1,17 @@
-"""Built-in drafters."""
+"""Drafters guess what comes next, so that one forward can confirm several tokens; they change speed, never output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...core.interfaces import ModelRunner, RunnerInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrafterContext:
+    """What a drafter is built from."""
+
+    num_draft_tokens: int  # the most to propose for a request
+    info: RunnerInfo  # of the model that is drafted for
+    load_runner: Callable[[], ModelRunner] | None = None  # loads the draft checkpoint, where one is configured

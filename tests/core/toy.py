@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from isotoken.core.batch import Batch
 from isotoken.core.interfaces import RunnerInfo
+from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

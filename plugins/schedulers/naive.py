@@ -1,0 +1,13 @@
+"""The naive scheduler, a baseline: one request at a time, from its prompt to its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...core.interfaces import KVCache
+from ...core.scheduler import ContinuousScheduler, SchedulerConfig
+
+
+def naive_scheduler(kv_cache: KVCache, config: SchedulerConfig) -> ContinuousScheduler:
+    """First come first served with a single place to run in."""
+    return ContinuousScheduler(kv_cache, replace(config, max_num_seqs=1))
