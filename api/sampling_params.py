@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..core.sampling import splitmix64
+from ..core.sampling import choice_seed
 from ..core.types import DecodeParams
 from .errors import ParameterError
 
@@ -128,9 +128,7 @@ class SamplingParams:
             num_prompt_logprobs=_at_most(self.prompt_logprobs, vocab_size),
         )
         # The prompt is the same for all choices: one of them scores it.
-        others = (
-            replace(first, seed=splitmix64((seed + i) % 2**64), num_prompt_logprobs=None) for i in range(1, self.n)
-        )
+        others = (replace(first, seed=choice_seed(seed, i), num_prompt_logprobs=None) for i in range(1, self.n))
         return [first, *others]
 
 

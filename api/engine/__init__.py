@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import AsyncEngine, GenerationStream
+    from .client import AsyncEngine
     from .limits import Limits
     from .local import LocalEngine
+    from .stream import GenerationStream
     from .types import EngineInfo, EngineStats, GenerationDelta, RequestStats
 
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "RequestStats",
 ]
 
-_MODULES = {"AsyncEngine": "client", "GenerationStream": "client", "Limits": "limits", "LocalEngine": "local"}
+_MODULES = {"AsyncEngine": "client", "GenerationStream": "stream", "Limits": "limits", "LocalEngine": "local"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+import logging
 
-from ..text import SamplingParams, TextModel
-from .limits import Limits
-from .types import EngineInfo, EngineStats, GenerationDelta, RequestStats, State
+from ...core.types import RequestOutput
+from ...plugins.build import EngineConfig
+from ...plugins.manager import Plugins
+from ..errors import NotReady
+from ..text import Choice, SamplingParams, TextModel
+from .in_flight import Owner, RequestInFlight
+from .limits import Admission, Limits
+from .messages import Submit
+from .prepare import prepare
+from .recorder import Recorder
+from .replay import Entry
+from .stream import GenerationStream
+from .supervisor import Listener, Supervisor
+from .types import EngineInfo, EngineStats, RequestStats, State
 
-if TYPE_CHECKING:
-    from ...plugins.build import EngineConfig
-
-
-class GenerationStream(AsyncIterator[GenerationDelta]):
-    """The deltas of one request. Close it (`aclose`, `async with`, or cancel its reader) to abort what is left."""
-
-    request_id: str
-    stats: RequestStats | None  # once it has ended
-
-    async def __aenter__(self) -> GenerationStream:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    async def __anext__(self) -> GenerationDelta:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        """Abort what has not ended; the engine frees its blocks within a step. Harmless when repeated."""
-        raise NotImplementedError
+log = logging.getLogger("isotoken.engine")
 
 
 class AsyncEngine:
@@ -38,22 +29,78 @@ class AsyncEngine:
 
     info: EngineInfo
     text: TextModel
-    limits: Limits
+
+    def __init__(self, config: EngineConfig, limits: Limits, plugins: Plugins) -> None:
+        """Prepare; `start` is the way to get one."""
+        self.limits = limits
+        self._config = config
+        self._plugins = plugins
+        self._admission = Admission(limits, config.max_num_seqs)
+        self._stats = EngineStats()
+        self._in_flight: dict[Entry, tuple[RequestInFlight, int]] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        listener = Listener(
+            on_output=self._on_output,
+            on_failure=self._on_failure,
+            on_started=self._on_started,
+            on_step=self._stats.add,
+        )
+        self._supervisor = Supervisor(config, limits, listener)
+        self._owner = Owner(
+            drop=self._supervisor.abort,
+            choice_started=self._admission.started,
+            choice_ended=self._on_ended,
+            finished=self._on_finished,
+        )
 
     @classmethod
-    async def start(cls, config: EngineConfig, limits: Limits | None = None) -> AsyncEngine:
-        """Spawn the child and wait until it is ready. Raises EngineFailed with the reason when it cannot start."""
-        raise NotImplementedError
+    async def start(
+        cls, config: EngineConfig, limits: Limits | None = None, *, plugins: Plugins | None = None
+    ) -> AsyncEngine:
+        """Spawn the child and wait until it is ready. `plugins` hear of finished requests; the child loads its own.
+
+        Raises EngineFailed, or CheckpointError for the tokenizer, with the reason when it cannot start.
+        """
+        self = cls(config, limits or Limits(), plugins or Plugins.load())
+        # The tokenizer and the weights are read at the same time.
+        text = asyncio.create_task(asyncio.to_thread(TextModel.load, config.model))
+        info = asyncio.create_task(self._supervisor.start())
+        try:
+            await asyncio.wait((text, info), return_when=asyncio.FIRST_EXCEPTION)
+            for task in (text, info):
+                if task.done():
+                    task.result()
+        except BaseException:
+            info.cancel()
+            await asyncio.gather(text, info, return_exceptions=True)
+            await self._supervisor.stop("the engine could not start")
+            raise
+        self.text, self.info = text.result(), info.result()
+        self._stats.num_blocks = self._stats.num_free_blocks = self.info.num_blocks
+        return self
 
     @property
     def state(self) -> State:
         """What it is doing now. "ready" and "restarting" accept requests."""
-        raise NotImplementedError
+        state = self._supervisor.state
+        return "draining" if self._draining and state != "stopped" else state
 
     @property
     def stats(self) -> EngineStats:
-        """Gauges of the latest step and counters since the start."""
-        raise NotImplementedError
+        """Gauges of the latest step and counters since the start: always the same object."""
+        stats, supervisor = self._stats, self._supervisor
+        stats.num_requests_in_flight = self._admission.num_in_flight
+        stats.num_waiting_prompt_tokens = self._admission.num_waiting_prompt_tokens
+        stats.num_restarts, stats.num_replayed = supervisor.num_restarts, supervisor.num_replayed
+        stats.num_failed_alone = supervisor.num_condemned
+        return stats
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id, while there is one."""
+        return self._supervisor.pid
 
     def generate(
         self,
@@ -67,14 +114,66 @@ class AsyncEngine:
     ) -> GenerationStream:
         """Submit a request at once and return its deltas, the n choices interleaved.
 
-        Raises before anything is submitted: ParameterError, ContextLengthError, Overloaded, NotReady.
+        Lower priorities run first. Raises before anything is submitted: ParameterError, ContextLengthError,
+        Overloaded, NotReady.
         """
-        raise NotImplementedError
+        if self.state not in ("ready", "restarting"):
+            raise NotReady(self.state, self._supervisor.failure)
+        decode_params = prepare(prompt_ids, params, self.info, self.text, max_logprobs=self.limits.max_logprobs)
+        self._admission.admit(params.n, len(prompt_ids))
+        self._idle.clear()
+        timeout = min((t for t in (deadline_s, self.limits.request_timeout_s) if t is not None), default=None)
+        recorder = Recorder(request_id, self.info.model, len(prompt_ids), params.n)
+        choices = [
+            (
+                Entry(
+                    submit=Submit(request_id, prompt_ids, resolved, priority=priority, cache_salt=cache_salt),
+                    deadline=None if timeout is None else recorder.submitted + timeout,
+                ),
+                Choice(self.text, params, self.info.eos_token_ids),
+            )
+            for resolved in decode_params
+        ]
+        request = RequestInFlight(self._owner, recorder, choices)
+        stream = request.open(request_id, timeout)
+        for index, (entry, _) in enumerate(choices):
+            self._in_flight[entry] = request, index
+            self._supervisor.submit(entry)
+        return stream
 
     async def drain(self, timeout: float) -> None:
         """Take no new requests and wait for those in flight, at most `timeout` seconds."""
-        raise NotImplementedError
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout)
 
     async def stop(self) -> None:
         """End the child. Requests in flight fail with EngineFailed."""
-        raise NotImplementedError
+        await self._supervisor.stop("the server is shutting down")
+
+    # --- what the supervisor and the requests say -----------------------------------------------
+
+    def _on_output(self, entry: Entry, output: RequestOutput) -> None:
+        if entry in self._in_flight:
+            request, index = self._in_flight[entry]
+            request.on_output(index, output)
+
+    def _on_failure(self, entry: Entry, error: str) -> None:
+        if entry in self._in_flight:
+            self._in_flight[entry][0].fail(error)
+
+    def _on_started(self, entry: Entry) -> None:
+        if entry in self._in_flight:
+            self._in_flight[entry][0].on_scheduled(self._stats.step_duration)
+
+    def _on_ended(self, entry: Entry, latency: float) -> None:
+        del self._in_flight[entry]
+        self._admission.ended(latency)
+        if not self._in_flight:
+            self._idle.set()
+
+    def _on_finished(self, stats: RequestStats) -> None:
+        try:
+            self._plugins.hook.on_request_finished(stats=stats)
+        except Exception:  # a stranger's hook must not take the stream down with it
+            log.exception("a plugin's on_request_finished failed")

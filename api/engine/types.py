@@ -81,7 +81,7 @@ class EngineStats:
         self.num_batched_requests, self.num_batched_tokens = step.num_requests, step.num_tokens
         self.num_blocks, self.num_free_blocks = step.num_blocks, step.num_free_blocks
         self.step_duration = step.duration
-        self.num_steps += 1
+        self.num_steps += step.num_requests > 0  # after an abort an idle engine only counts what is free
         self.num_tokens += step.num_tokens
         self.num_new_tokens += step.num_new_tokens
         self.num_preemptions += step.num_preemptions

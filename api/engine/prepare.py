@@ -1,0 +1,36 @@
+"""Check a request against what the engine is, and resolve it to what the engine takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...core.types import DecodeParams
+from ..errors import ContextLengthError, ParameterError
+from ..text import SamplingParams, TextModel
+from .types import EngineInfo
+
+
+def prepare(
+    prompt_ids: Sequence[int], params: SamplingParams, info: EngineInfo, text: TextModel, *, max_logprobs: int = -1
+) -> list[DecodeParams]:
+    """Return the n choices' parameters. Raises ParameterError or ContextLengthError; `max_logprobs` -1 is no bound."""
+    if not prompt_ids:
+        raise ParameterError("prompt", [], "at least one token")
+    for token_id in (min(prompt_ids), max(prompt_ids)):
+        if not 0 <= token_id < info.vocab_size:
+            raise ParameterError("prompt", token_id, f"token ids from 0 to {info.vocab_size - 1}")
+    room = info.max_model_len - len(prompt_ids)
+    wanted = params.max_tokens if params.max_tokens is not None else 1
+    if wanted > room:
+        raise ContextLengthError(len(prompt_ids), wanted, info.max_model_len)
+    for name in ("logprobs", "prompt_logprobs"):
+        count = getattr(params, name)
+        if max_logprobs >= 0 and count is not None and not 0 <= count <= max_logprobs:
+            raise ParameterError(name, count, f"from 0 to {max_logprobs}")
+    if params.min_tokens > room:
+        raise ParameterError("min_tokens", params.min_tokens, f"at most {room}, which is what the context leaves")
+    return params.resolve(
+        vocab_size=info.vocab_size,
+        max_tokens=room,
+        encode=lambda word: text.encode(word, add_special_tokens=False),
+    )
