@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import typer
 
+_HELP = """Run the conformance suite, or draw the matrix of its reports.
+
+  isotoken conformance --backend NAME [--backend NAME ...] [--conformance-report FILE] [any option of pytest]
+  isotoken conformance matrix REPORT...
+
+Each behaviour that a backend must show has a number in conformance/SPEC.md, and each test cites its numbers.
+`isotoken conformance -- --help` lists the options of pytest and of the suite."""
+
 
 def conformance(context: typer.Context) -> None:
     """Run the conformance suite: `--backend NAME` (may be repeated), `--conformance-report FILE`, any pytest option.
 
     `isotoken conformance matrix REPORT...` draws the table of what each backend does from such reports.
     """
-    from ...conformance.run import main  # noqa: PLC0415
+    arguments = [argument for argument in context.args if argument != "--"]
+    if context.args in (["--help"], ["-h"]):
+        typer.echo(_HELP)
+    elif arguments[:1] == ["matrix"]:
+        from ...conformance import matrix  # noqa: PLC0415
 
-    raise typer.Exit(main(context.args))
+        raise typer.Exit(matrix.main(arguments[1:]))
+    else:
+        from ...conformance import run  # noqa: PLC0415
+
+        raise typer.Exit(run(arguments))

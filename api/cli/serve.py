@@ -13,7 +13,7 @@ import typer
 from .flags import DEFAULT_MODEL, EngineFlags, ModelArgument, flag
 
 if TYPE_CHECKING:
-    from ..engine import EngineInfo
+    from ..engine import AsyncEngine
     from ..server.settings import ServerSettings
 
 _SERVER, _LIMITS = "Server", "Limits"
@@ -69,9 +69,7 @@ class ServerFlags:
     slow_reader_timeout: Annotated[
         float, flag(_SERVER, "A stream whose client reads nothing for so long is cut.", metavar="SEC", above=0)
     ] = 30
-    drain_timeout: Annotated[
-        float, flag(_SERVER, "What running requests get after SIGTERM.", metavar="SEC", least=0)
-    ] = 30.0
+    drain_timeout: Annotated[float, flag(_SERVER, "For running requests after SIGTERM.", metavar="SEC", least=0)] = 30
     keep_alive_timeout: Annotated[
         int, flag(_SERVER, "How long an idle connection stays open.", metavar="SEC", least=0)
     ] = 75
@@ -116,10 +114,11 @@ def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: M
     config = engine.config(model)
     from ..server.run import serve as run  # noqa: PLC0415  (the server: only once the arguments are known to be good)
 
-    raise typer.Exit(run(config, settings, on_ready=_print_banner))
+    raise typer.Exit(run(config, settings, on_started=_print_banner))
 
 
-def _print_banner(url: str, info: EngineInfo) -> None:
+def _print_banner(url: str, engine: AsyncEngine) -> None:
+    info = engine.info
     body = json.dumps({"prompt": "The capital of France is", "max_tokens": 16, "temperature": 0})
     curl = ["curl", "-s", f"{url}/v1/completions", "-H", "Content-Type: application/json", "-d", body]
     lines = [
