@@ -1,0 +1,102 @@
+"""create_app: every route, error handler and document of the server, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Litestar, Request, get
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import License
+from litestar.types import Receive, Scope, Send
+
+from ... import __version__
+from ...plugins.manager import Plugins
+from ..engine import AsyncEngine
+from .docs_page import DocsPage
+from .errors import openai_errors
+from .health import health, live, metrics, ready
+from .models import list_models, show_model
+from .observe import Observer
+from .openai_chat import create_chat_completion
+from .openai_completions import create_completion
+from .service import Service
+from .settings import ServerSettings
+from .tgi import compat_generate, generate, generate_stream, info
+from .tokenization import detokenize, tokenize
+
+ROUTES: Sequence[Any] = (
+    create_completion,
+    create_chat_completion,
+    list_models,
+    show_model,
+    tokenize,
+    detokenize,
+    generate,
+    generate_stream,
+    compat_generate,
+    info,
+    health,
+    live,
+    ready,
+    metrics,
+)
+
+
+class Application(Litestar):
+    """Litestar, observed from outside: answers to unknown routes have ids and are counted too."""
+
+    __slots__ = ("_observed",)
+
+    def observe(self, service: Service) -> None:
+        """Let every request pass by the observer."""
+        self._observed = Observer(super().__call__, service.metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        """Answer one request."""
+        await self._observed(scope, receive, send)
+
+
+@get("/openapi.json", include_in_schema=False)
+async def openapi_json(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """Return the OpenAPI document where most tools look for it."""
+    return request.app.openapi_schema.to_schema()
+
+
+def create_app(engine: AsyncEngine, settings: ServerSettings) -> Litestar:
+    """Return the ASGI application that serves an engine which is up."""
+    return build_app(Service(settings, engine))
+
+
+def build_app(service: Service) -> Litestar:
+    """Return the ASGI application for a service whose engine may still be starting."""
+
+    def provide_service() -> Service:
+        return service
+
+    app = Application(
+        route_handlers=[*ROUTES, openapi_json, *_plugin_routes(service.settings.route_plugins)],
+        dependencies={"service": Provide(provide_service, sync_to_thread=False)},
+        exception_handlers={Exception: openai_errors},
+        request_max_body_size=service.settings.limits.max_body_bytes,
+        openapi_config=OpenAPIConfig(
+            title="isotoken",
+            version=__version__,
+            description="OpenAI's and text-generation-inference's HTTP interfaces to one served model.",
+            license=License(name="Apache-2.0", identifier="Apache-2.0"),
+            path="/docs",
+            render_plugins=[DocsPage(), JsonRenderPlugin()],
+            use_handler_docstrings=True,
+        ),
+        logging_config=None,
+        debug=False,
+    )
+    app.observe(service)
+    return app
+
+
+def _plugin_routes(names: Sequence[str]) -> list[Any]:
+    """Return the routes of the plugins that were asked for by name. Raises PluginError for one that is not there."""
+    return Plugins.load().routes(names) if names else []

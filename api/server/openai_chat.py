@@ -1,0 +1,168 @@
+"""POST /v1/chat/completions: whole, and streamed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from litestar import Request, post
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from ..engine import GenerationDelta
+from ..text import TextModel
+from .chunks import Chunks
+from .disconnect import until_disconnect
+from .documentation import answers
+from .errors import failure_of
+from .generation import Choice, Generation
+from .logprobs import chat_logprobs, prompt_logprobs
+from .openai_answers import ChatResponse
+from .openai_schemas import ChatRequest
+from .prompts import chat_prompt
+from .requests import RequestContext, context_of
+from .sampling import chat_names, chat_params, named
+from .service import Service
+from .sse import DONE, EventStream, encode, event
+
+
+@post(
+    "/v1/chat/completions",
+    status_code=200,
+    tags=["OpenAI"],
+    summary="Answer a conversation",
+    responses=answers(ChatResponse),
+)
+async def create_chat_completion(request: Request[Any, Any, Any], data: ChatRequest, service: Service) -> ASGIApp:
+    """Continue a conversation with the assistant's next message."""
+    service.check_model(data.model)
+    text, info = service.engine.text, service.engine.info
+    with named(chat_names(data)):
+        params = chat_params(data, service.default_params)
+        prompt = await chat_prompt(data, text, service.settings, info.max_model_len, params.max_tokens)
+        context = context_of(request, "chatcmpl-", data)
+        generation = service.submit(
+            [prompt],
+            params,
+            request_id=context.id,
+            priority=data.priority,
+            deadline=context.deadline,
+            cache_salt=data.cache_salt,
+        )
+    form = ChatForm(data, generation, text, context, service)
+    if data.stream:
+        return EventStream(
+            form.events(),
+            error_event=lambda error: event(failure_of(error).openai()) + DONE,
+            slow_reader_timeout=service.settings.slow_reader_timeout,
+        )
+    async with aclosing(generation), until_disconnect(request.receive):
+        choices = await generation.collect()
+    return ASGIResponse(body=encode(form.answer(choices)), media_type="application/json")
+
+
+class ChatForm:
+    """Writes one request's answer, whole or in chunks."""
+
+    def __init__(
+        self, data: ChatRequest, generation: Generation, text: TextModel, context: RequestContext, service: Service
+    ) -> None:
+        self._data = data
+        self._generation = generation
+        self._text = text
+        self._started = [False] * generation.num_choices
+        self._envelope = {
+            "id": context.id,
+            "created": int(time.time()),
+            "model": data.model or service.names[0],
+            "system_fingerprint": service.fingerprint,
+        }
+
+    def answer(self, choices: list[Choice]) -> dict[str, Any]:
+        """Return the whole answer."""
+        answer = {
+            **self._envelope,
+            "object": "chat.completion",
+            "choices": [self._whole_choice(choice) for choice in choices],
+            "usage": self._generation.usage(),
+        }
+        if self._data.return_token_ids:
+            answer["prompt_token_ids"] = self._generation.prompts[0].token_ids
+        if self._data.prompt_logprobs is not None:
+            answer["prompt_logprobs"] = prompt_logprobs(self._text, choices[0].prompt_logprobs or ())
+        return answer
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Yield the stream's events: a role first, then content, then an empty delta with the reason of its end."""
+        options = self._data.stream_options
+        chunks = Chunks({**self._envelope, "object": "chat.completion.chunk"}, usage_key=options.include_usage)
+        plain = not (self._data.logprobs or self._data.return_token_ids)
+        async with aclosing(self._generation), aclosing(self._generation.deltas()) as deltas:
+            async for index, delta in deltas:
+                usage = self._generation.usage() if options.continuous_usage_stats else None
+                events = []
+                if not self._started[index]:
+                    self._started[index] = True
+                    events += [chunks.choice(choice, usage) for choice in self._opening(index)]
+                if plain:
+                    if delta.text:
+                        events.append(chunks.raw(_plain_choice(index, delta.text), usage))
+                elif delta.text or delta.token_ids:
+                    events.append(chunks.choice(self._content(index, delta), usage))
+                if delta.finish_reason is not None:
+                    events.append(chunks.choice(_closing(index, delta), usage))
+                if events:
+                    yield b"".join(events)
+            if options.include_usage:
+                yield chunks.usage(self._generation.usage())
+            yield DONE
+
+    def _whole_choice(self, choice: Choice) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self._echoed() + choice.text, "refusal": None}
+        whole: dict[str, Any] = {
+            "index": choice.index,
+            "message": message,
+            "logprobs": self._logprobs(choice),
+            "finish_reason": choice.finish_reason,
+            "stop_reason": choice.stop_reason,
+        }
+        if self._data.return_token_ids:
+            whole["token_ids"] = choice.token_ids
+        return whole
+
+    def _opening(self, index: int) -> list[dict[str, Any]]:
+        """Return the choices of a stream's first chunks: the role, and the last message where it is to be echoed."""
+        deltas = [{"role": "assistant", "content": ""}]
+        if self._echoed():
+            deltas.append({"content": self._echoed()})
+        return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for delta in deltas]
+
+    def _content(self, index: int, delta: GenerationDelta) -> dict[str, Any]:
+        choice: dict[str, Any] = {
+            "index": index,
+            "delta": {"content": delta.text},
+            "logprobs": self._logprobs(delta),
+            "finish_reason": None,
+        }
+        if self._data.return_token_ids:
+            choice["token_ids"] = delta.token_ids
+        return choice
+
+    def _logprobs(self, part: Choice | GenerationDelta) -> dict[str, Any] | None:
+        if not self._data.logprobs:
+            return None
+        return chat_logprobs(self._text, part.logprobs or (), as_ids=self._data.return_tokens_as_token_ids)
+
+    def _echoed(self) -> str:
+        return str(self._data.messages[-1].for_template()["content"]) if self._data.echo else ""
+
+
+def _plain_choice(index: int, text: str) -> bytes:
+    return b'{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}' % (index, encode(text))
+
+
+def _closing(index: int, delta: GenerationDelta) -> dict[str, Any]:
+    reasons = {"finish_reason": delta.finish_reason, "stop_reason": delta.stop_reason}
+    return {"index": index, "delta": {}, "logprobs": None, **reasons}

@@ -1,0 +1,167 @@
+"""POST /v1/completions: whole, and streamed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from litestar import Request, post
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from ..engine import GenerationDelta
+from ..text import TextModel
+from .chunks import Chunks
+from .disconnect import until_disconnect
+from .documentation import answers
+from .errors import ApiError, failure_of
+from .generation import Choice, Generation
+from .logprobs import LegacyLogprobs, prompt_logprobs
+from .openai_answers import CompletionResponse
+from .openai_schemas import CompletionRequest
+from .prompts import completion_prompts
+from .requests import RequestContext, context_of
+from .sampling import completion_params, named
+from .service import Service
+from .sse import DONE, EventStream, encode, event
+
+
+@post(
+    "/v1/completions",
+    status_code=200,
+    tags=["OpenAI"],
+    summary="Continue a prompt",
+    responses=answers(CompletionResponse),
+)
+async def create_completion(request: Request[Any, Any, Any], data: CompletionRequest, service: Service) -> ASGIApp:
+    """Continue one or several prompts."""
+    service.check_model(data.model)
+    text, info = service.engine.text, service.engine.info
+    with named({}):
+        params = completion_params(data, service.default_params)
+        prompts = await completion_prompts(data, text, info.max_model_len)
+        _check_together(data, len(prompts), params.n, service)
+        context = context_of(request, "cmpl-", data)
+        generation = service.submit(
+            prompts,
+            params,
+            request_id=context.id,
+            priority=data.priority,
+            deadline=context.deadline,
+            cache_salt=data.cache_salt,
+        )
+    form = CompletionForm(data, generation, text, context, service)
+    if data.stream:
+        return EventStream(
+            form.events(),
+            error_event=lambda error: event(failure_of(error).openai()) + DONE,
+            slow_reader_timeout=service.settings.slow_reader_timeout,
+        )
+    async with aclosing(generation), until_disconnect(request.receive):
+        choices = await generation.collect()
+    return ASGIResponse(body=encode(form.answer(choices)), media_type="application/json")
+
+
+def _check_together(data: CompletionRequest, num_prompts: int, n: int, service: Service) -> None:
+    limit = service.settings.limits.max_num_choices
+    if num_prompts > 1 and num_prompts * n > limit * 16:
+        raise ApiError(400, f"{num_prompts} prompts with n = {n} are too many", param="prompt")
+    if data.stream and data.echo and n > 1 and data.logprobs is not None:
+        raise ApiError(400, "echo with logprobs is not available in a stream of several choices", param="echo")
+
+
+class CompletionForm:
+    """Writes one request's answer, whole or in chunks."""
+
+    def __init__(
+        self,
+        data: CompletionRequest,
+        generation: Generation,
+        text: TextModel,
+        context: RequestContext,
+        service: Service,
+    ) -> None:
+        self._data = data
+        self._generation = generation
+        self._text = text
+        self._wants_logprobs = data.logprobs is not None
+        self._started = [False] * generation.num_choices
+        self._logprobs = [
+            LegacyLogprobs(text, as_ids=data.return_tokens_as_token_ids) for _ in range(generation.num_choices)
+        ]
+        self._envelope = {
+            "id": context.id,
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": data.model or service.names[0],
+            "system_fingerprint": service.fingerprint,
+        }
+
+    def answer(self, choices: list[Choice]) -> dict[str, Any]:
+        """Return the whole answer."""
+        return {
+            **self._envelope,
+            "choices": [self._choice(choice.index, choice, whole=True) for choice in choices],
+            "usage": self._generation.usage(),
+        }
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Yield the stream's events."""
+        options = self._data.stream_options
+        chunks = Chunks(self._envelope, usage_key=options.include_usage)
+        plain = not (self._wants_logprobs or self._data.return_token_ids or self._data.echo)
+        async with aclosing(self._generation), aclosing(self._generation.deltas()) as deltas:
+            async for index, delta in deltas:
+                usage = self._generation.usage() if options.continuous_usage_stats else None
+                if plain and delta.finish_reason is None:
+                    if delta.text:
+                        yield chunks.raw(_plain_choice(index, delta.text), usage)
+                elif delta.text or delta.token_ids or delta.finish_reason:
+                    yield chunks.choice(self._choice(index, delta), usage)
+            if options.include_usage:
+                yield chunks.usage(self._generation.usage())
+            yield DONE
+
+    def _choice(self, index: int, part: Choice | GenerationDelta, *, whole: bool = False) -> dict[str, Any]:
+        """Return a choice's JSON: of a delta, or of the whole."""
+        first = not self._started[index]
+        self._started[index] = True
+        text = part.text
+        if first and self._data.echo:
+            text = self._prompt_text(index) + text
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": text,
+            "logprobs": self._legacy_logprobs(index, part, first),
+            "finish_reason": part.finish_reason,
+            "stop_reason": part.stop_reason,
+        }
+        if self._data.return_token_ids:
+            choice["token_ids"] = part.token_ids
+            choice["prompt_token_ids"] = self._generation.prompt_of(index).token_ids if first else None
+        if whole:
+            scores = None if self._data.prompt_logprobs is None else part.prompt_logprobs
+            choice["prompt_logprobs"] = None if scores is None else prompt_logprobs(self._text, scores)
+        return choice
+
+    def _legacy_logprobs(self, index: int, part: Choice | GenerationDelta, first: bool) -> dict[str, Any] | None:
+        if not self._wants_logprobs:
+            return None
+        shape = None
+        logprobs = self._logprobs[index]
+        if first and self._data.echo:
+            shape = logprobs.first(self._generation.prompt_of(index).token_ids[0])
+            shape = logprobs.extend(part.prompt_logprobs or (), shape)
+        return logprobs.extend(part.logprobs or (), shape)
+
+    def _prompt_text(self, index: int) -> str:
+        prompt = self._generation.prompt_of(index)
+        if prompt.text is not None:
+            return prompt.text
+        return self._text.decode(prompt.token_ids, skip_special_tokens=self._data.skip_special_tokens)
+
+
+def _plain_choice(index: int, text: str) -> bytes:
+    return b'{"index":%d,"text":%b,"logprobs":null,"finish_reason":null,"stop_reason":null}' % (index, encode(text))

@@ -1,0 +1,164 @@
+"""serve: the engine and the HTTP server from start to exit, signals and draining included."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from ...plugins.build import EngineConfig
+from ..engine import AsyncEngine
+from .app import build_app
+from .service import Service
+from .settings import ServerSettings
+
+OnStarted = Callable[[str, AsyncEngine], None]
+
+_LAST_WORDS = 5.0  # seconds for cut streams to get their error event out
+EXIT_FORCED = 1
+
+
+def serve(config: EngineConfig, settings: ServerSettings, *, on_started: OnStarted | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the process's exit code.
+
+    The port is open at once: health/live answers while the engine starts, everything else is 503. `on_started` is
+    called with the URL and the engine when requests are taken. Raises OSError for an address that cannot be bound and
+    EngineFailed for an engine that cannot start.
+    """
+    listener = bind(settings.host, settings.port)
+    with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_Run(config, settings, listener, on_started).run())
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the address, and says so in its error when it cannot be."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL that reaches a socket from this machine."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own ideas about signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Run:
+    """One run of the server."""
+
+    def __init__(
+        self, config: EngineConfig, settings: ServerSettings, listener: socket.socket, on_started: OnStarted | None
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._listener = listener
+        self._on_started = on_started
+        self._service = Service(settings)
+        self._stop = asyncio.Event()
+        self._forced = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start, serve, drain and stop."""
+        self._listen_to_signals()
+        server = _Server(_uvicorn_config(self._service, self._settings))
+        serving = asyncio.create_task(server.serve(sockets=[self._listener]))
+        engine: AsyncEngine | None = None
+        try:
+            engine = await self._start_engine()
+            if engine is not None:
+                self._started(engine)
+                await self._stop.wait()
+                await self._drain(engine)
+        finally:
+            if engine is not None:
+                await engine.stop()  # what is left in flight ends with an error event
+            server.should_exit = True
+            server.force_exit = self._forced.is_set()
+            await serving
+        return EXIT_FORCED if self._forced.is_set() else 0
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        """Not ready at once; a second signal waits for nobody."""
+        if self._stop.is_set():
+            self._forced.set()
+        self._service.draining = True
+        self._stop.set()
+
+    def _started(self, engine: AsyncEngine) -> None:
+        self._service.attach(engine)
+        gc.collect()
+        gc.freeze()  # what start-up made stays: the collector need not look at it again and again
+        if self._on_started is not None:
+            self._on_started(url_of(self._listener), engine)
+
+    async def _start_engine(self) -> AsyncEngine | None:
+        """Return the engine, or None when a signal came first."""
+        starting = asyncio.create_task(AsyncEngine.start(self._config, self._settings.limits))
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if starting.done():
+            return starting.result()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return None
+
+    async def _drain(self, engine: AsyncEngine) -> None:
+        """Let what runs finish, within the timeout and unless a second signal comes."""
+        draining = asyncio.create_task(engine.drain(self._settings.drain_timeout))
+        forced = asyncio.create_task(self._forced.wait())
+        await asyncio.wait((draining, forced), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, forced):
+            task.cancel()
+        await asyncio.gather(draining, forced, return_exceptions=True)
+
+
+def _uvicorn_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        build_app(service),  # type: ignore[arg-type]
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_timeout,
+        timeout_graceful_shutdown=int(_LAST_WORDS),
+    )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

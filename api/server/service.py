@@ -1,0 +1,105 @@
+"""Service: what the routes share. The engine once it is up, what the model is called, and the way in for requests."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ..engine import AsyncEngine
+from ..errors import NotReady
+from ..text import SamplingParams
+from .errors import ApiError
+from .generation import Generation, Prompt
+from .metrics import Metrics
+from .settings import ServerSettings
+
+
+class Service:
+    """One served model. The engine may come later: until then every request for it is answered with 503."""
+
+    def __init__(self, settings: ServerSettings, engine: AsyncEngine | None = None) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.draining = False
+        self.created = int(time.time())
+        self._counter = itertools.count()
+        self._engine: AsyncEngine | None = None
+        if engine is not None:
+            self.attach(engine)
+
+    def attach(self, engine: AsyncEngine) -> None:
+        """Serve this engine from now on."""
+        self._engine = engine
+        self.metrics.attach(engine)
+        self.fingerprint = _fingerprint(engine)
+        model_defaults = self.settings.generation_config == "model"
+        self.default_params: dict[str, Any] = engine.text.default_params() if model_defaults else {}
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine. Raises NotReady while there is none."""
+        if self._engine is None:
+            raise NotReady("starting")
+        return self._engine
+
+    @property
+    def state(self) -> str:
+        """What a load balancer wants to know: "ready" takes requests, anything else does not."""
+        if self.draining:
+            return "draining"
+        return "starting" if self._engine is None else self._engine.state
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the model may be called. The first is its id, which answers carry. Raises NotReady."""
+        return self.settings.served_model_names or (Path(self.engine.info.model).name,)
+
+    def check_model(self, name: str) -> None:
+        """Accept the model's names and no name at all. Raises NotReady."""
+        if name not in ("", *self.names):
+            known = ", ".join(self.names)
+            message = f"the model {name!r} does not exist: this server serves {known}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    def submit(
+        self,
+        prompts: list[Prompt],
+        params: SamplingParams,
+        *,
+        request_id: str,
+        priority: int = 0,
+        deadline: float | None = None,
+        cache_salt: str = "",
+    ) -> Generation:
+        """Hand prompts to the engine, all or none. Raises what AsyncEngine.generate raises, and NotReady."""
+        if self.draining:
+            raise NotReady("draining")
+        limit = self.settings.limits.request_timeout_s
+        seconds = min((value for value in (deadline, limit) if value is not None), default=None)
+        streams = []
+        try:
+            for prompt in prompts:
+                stream = self.engine.generate(
+                    prompt.token_ids,
+                    params,
+                    request_id=f"{request_id}-{next(self._counter)}",  # clients may send an id of their own twice
+                    priority=priority,
+                    deadline_s=seconds,
+                    cache_salt=cache_salt.encode(),
+                )
+                streams.append(stream)
+        except BaseException:
+            Generation.abandon(streams)
+            raise
+        return Generation(prompts, params.n, streams, self.metrics, lambda: self.draining)
+
+
+def _fingerprint(engine: AsyncEngine) -> str:
+    """Name what decides the numbers: the model, the version, the backend and its arithmetic."""
+    info = engine.info
+    facts = (__version__, Path(info.model).name, info.weight_bytes, info.backend, info.device, info.dtype)
+    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:10]

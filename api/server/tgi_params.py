@@ -1,0 +1,56 @@
+"""What a request on TGI's routes asks for, as a prompt and SamplingParams."""
+
+from __future__ import annotations
+
+import secrets
+
+from ..text import SamplingParams, TextModel
+from .generation import Prompt
+from .prompts import run_text
+from .tgi_schemas import GenerateParameters, GenerateRequest
+
+PARAMETER_NAMES = {"max_tokens": "max_new_tokens", "logprobs": "top_n_tokens", "prompt": "inputs"}
+
+DEFAULT_MAX_NEW_TOKENS = 1024
+
+_SHORT_FIELDS = ("temperature", "top_k", "top_p", "seed", "stop")
+_SAMPLING_FIELDS = ("top_k", "top_p", "repetition_penalty", "frequency_penalty")
+
+
+async def generate_prompt(request: GenerateRequest, text: TextModel) -> Prompt:
+    """Tokenize, and keep the last `truncate` tokens."""
+    given = request.prompt if request.is_short else request.inputs
+    ids = await run_text(lambda: text.encode(given), len(given))
+    if request.parameters.truncate is not None:
+        ids = ids[-request.parameters.truncate :]
+    return Prompt(ids, given)
+
+
+def generate_params(request: GenerateRequest, prompt: Prompt, max_model_len: int, *, stream: bool) -> SamplingParams:
+    """Return the parameters. With no max_new_tokens, as many as TGI's default and the context allow."""
+    if request.is_short:
+        fields = {name: getattr(request, name) for name in _SHORT_FIELDS if name in request.model_fields_set}
+        return SamplingParams(max_tokens=request.max_tokens, **{"temperature": 0.0, **fields})
+    asked = request.parameters
+    room = max(1, max_model_len - len(prompt.token_ids))
+    fields = {name: getattr(asked, name) for name in _SAMPLING_FIELDS if name in asked.model_fields_set}
+    sampled = _is_sampled(asked)
+    return SamplingParams(
+        max_tokens=asked.max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, room),
+        temperature=asked.temperature if sampled else 0.0,
+        seed=secrets.randbits(63) if sampled and asked.seed is None else asked.seed,  # told in the details
+        stop=[*asked.stop, *asked.stop_sequences],
+        include_stop_str_in_output=True,
+        logprobs=asked.top_n_tokens if stream or asked.details else None,
+        prompt_logprobs=0 if asked.decoder_input_details else None,
+        **fields,
+    )
+
+
+def _is_sampled(asked: GenerateParameters) -> bool:
+    return asked.do_sample or asked.temperature != 1.0 or asked.top_k is not None or asked.top_p < 1.0
+
+
+def seed_of(params: SamplingParams) -> int | None:
+    """Return the seed that the details tell: none for greedy answers."""
+    return params.seed if params.temperature > 0 else None

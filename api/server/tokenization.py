@@ -1,0 +1,64 @@
+"""POST /tokenize and /detokenize, in vLLM's shape and in TGI's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import post
+
+from ..text import TextModel
+from .documentation import answers
+from .openai_answers import DetokenizeResponse, TokenizeResponse
+from .openai_schemas import DetokenizeRequest, TokenizeRequest
+from .prompts import check_token_ids, render, run_text
+from .sampling import named
+from .service import Service
+
+
+@post(
+    "/tokenize", status_code=200, tags=["Tokens"], summary="Turn text into tokens", responses=answers(TokenizeResponse)
+)
+async def tokenize(data: TokenizeRequest, service: Service) -> dict[str, Any] | list[dict[str, Any]]:
+    """Answer `prompt` or `messages` with {count, max_model_len, tokens}, and `inputs` with TGI's list of tokens."""
+    service.check_model(data.model)
+    text = service.engine.text
+    if data.inputs:
+        return await run_text(lambda: _with_offsets(text, data.inputs, data.add_special_tokens), len(data.inputs))
+    if data.messages:
+        with named({}):
+            tokens = await render(data, text, service.settings)
+    else:
+        tokens = await run_text(
+            lambda: text.encode(data.prompt, add_special_tokens=data.add_special_tokens), len(data.prompt)
+        )
+    return {
+        "count": len(tokens),
+        "max_model_len": service.engine.info.max_model_len,
+        "tokens": tokens,
+        "token_strs": [text.token_text(token_id) for token_id in tokens] if data.return_token_strs else None,
+    }
+
+
+@post(
+    "/detokenize",
+    status_code=200,
+    tags=["Tokens"],
+    summary="Turn tokens into text",
+    responses=answers(DetokenizeResponse),
+)
+async def detokenize(data: DetokenizeRequest, service: Service) -> dict[str, Any]:
+    """Return the text of tokens, special ones included."""
+    service.check_model(data.model)
+    check_token_ids(data.tokens, service.engine.info.vocab_size, "tokens")
+    text = service.engine.text
+    prompt = await run_text(lambda: text.decode(data.tokens, skip_special_tokens=False), len(data.tokens))
+    return {"prompt": prompt}
+
+
+def _with_offsets(text: TextModel, inputs: str, add_special_tokens: bool) -> list[dict[str, Any]]:
+    """Return TGI's shape: each token with the characters that it covers."""
+    encoding = text.tokenizer.encode_batch([inputs], add_special_tokens=add_special_tokens)[0]
+    return [
+        {"id": token_id, "text": text.token_text(token_id), "start": start, "stop": stop}
+        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
+    ]
