@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from ...core.interfaces import KVCache
 from ...core.scheduler import ContinuousScheduler, SchedulerConfig
 from ...core.types import Request
@@ -14,8 +17,10 @@ class StaticScheduler(ContinuousScheduler):
     to its batch and may come back.
     """
 
-    def __init__(self, kv_cache: KVCache, config: SchedulerConfig) -> None:
-        super().__init__(kv_cache, config)
+    def __init__(
+        self, kv_cache: KVCache, config: SchedulerConfig, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(kv_cache, config, clock=clock)
         self._batch: set[int] = set()  # arrivals of its members
 
     def _next_waiting(self) -> Request | None:

@@ -90,18 +90,18 @@ class ToyRunner:
         return _norm(x[batch.logits_indices]) @ self.head
 
     def _attend(self, batch: Batch, q: Array, keys: Array, values: Array) -> Array:
-        out = np.empty_like(q)
-        group = self.heads // self.kv_heads
-        for request, length in enumerate(batch.seq_lens):
-            rows = slice(*batch.query_start_loc[request : request + 2])
-            table = batch.block_table[request]
-            k = keys[table].reshape(-1, self.kv_heads, self.head_dim)[:length].repeat(group, 1)
-            v = values[table].reshape(-1, self.kv_heads, self.head_dim)[:length].repeat(group, 1)
-            scores = np.einsum("qhd,khd->hqk", q[rows], k) / np.sqrt(self.head_dim)
-            visible = np.arange(length) <= batch.positions[rows][:, None]
-            scores = np.where(visible, scores, -np.inf)
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            out[rows] = np.einsum("hqk,khd->qhd", weights / weights.sum(-1, keepdims=True), v)
+        """Every token against its own request's context, padded to the longest; q [T, heads, head_dim]."""
+        span = np.arange(batch.seq_lens.max())
+        slots = batch.block_table[:, span // self.info.block_size] * self.info.block_size + span % self.info.block_size
+        owners = np.repeat(np.arange(len(batch.seq_lens)), batch.query_lens)
+        visible = (span <= batch.positions[:, None])[:, :, None, None]  # [T, S, 1, 1]
+        shape = (-1, self.kv_heads, self.head_dim)
+        k = np.where(visible, keys.reshape(shape)[slots][owners], 0.0)  # [T, S, kv_heads, head_dim]
+        v = np.where(visible, values.reshape(shape)[slots][owners], 0.0)
+        q = q.reshape(len(q), self.kv_heads, -1, self.head_dim)
+        scores = np.einsum("tgrd,tsgd->tsgr", q, k) / np.sqrt(self.head_dim)
+        weights = np.exp(np.where(visible, scores, -np.inf))
+        out: Array = np.einsum("tsgr,tsgd->tgrd", weights / weights.sum(1, keepdims=True), v)
         return out.reshape(len(q), -1)
 
     def close(self) -> None:
