@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.types import DecodeParams
-from .oracle import log_softmax, noise
+from .oracle import noise
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -27,9 +27,7 @@ class Draw:
     token: int  # what the rules give on the exact logits
     margin: float  # by which it won, in logit units
     decided: bool  # any logits within the bound give this token
-    deficit: (
-        float  # by how much the judged token missed, in logit units; 0: it is `token`; inf: it was filtered out
-    )
+    deficit: float  # by how much the judged token missed, in logit units; 0: it is `token`; inf: it was filtered out
     tolerance: float  # deficit that logits within the bound can explain
 
 
@@ -88,7 +86,10 @@ def draw(x: Array, params: DecodeParams, position: int, bound: float, token: int
 
 
 def _kept(y: Array, params: DecodeParams, slack: float) -> Bools:
-    """Which tokens top-k, top-p and min-p keep; positive slack keeps only the sure ones, negative all that might be."""
+    """Which tokens top-k, then top-p, then min-p keep, top-p going by the probabilities of what top-k keeps.
+
+    Positive slack keeps only tokens that are sure to stay when values move by as much, negative all that might.
+    """
     order = np.lexsort((np.arange(len(y)), -y))  # value descending, id ascending
     ranked = y[order]
     keep = np.isfinite(ranked)
@@ -97,7 +98,7 @@ def _kept(y: Array, params: DecodeParams, slack: float) -> Bools:
         limit = first_out + 2 * slack if slack > 0 else last_in + 2 * slack
         keep &= (np.arange(len(y)) < params.top_k) if slack == 0 else ranked >= limit
     if params.top_p < 1:
-        keep &= _mass_before(ranked, slack) < params.top_p
+        keep &= _mass_before(ranked, params.top_k or len(y), slack) < params.top_p
     if params.min_p > 0:
         keep &= ranked >= ranked[0] + np.log(params.min_p) + 2 * slack
     keep[0] |= slack <= 0
@@ -106,9 +107,10 @@ def _kept(y: Array, params: DecodeParams, slack: float) -> Bools:
     return kept
 
 
-def _mass_before(ranked: Array, slack: float) -> Array:
+def _mass_before(ranked: Array, top_k: int, slack: float) -> Array:
     """Probability before each token of a descending row; positive slack: at most, negative: at least."""
-    p = np.exp(log_softmax(ranked))
+    p = np.exp(ranked - ranked[0])
+    p /= p[:top_k].sum()
     mass = np.concatenate([[0.0], np.cumsum(p)])
     if slack == 0:
         return mass[:-1]

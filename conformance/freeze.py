@@ -1,4 +1,4 @@
-"""Freeze the goldens anew: `python -m isotoken.conformance.freeze [MODEL ...]`; only sequences with ample margin get in."""
+"""Freeze the goldens: `python -m isotoken.conformance.freeze [MODEL ...]`; only ample margins get in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ AMPLE_ROUTING = 0.03
 
 def generate(oracle: Oracle, case: Case) -> Case | None:
     """Fill in a case's tokens and margins by the oracle; None where any margin is less than ample."""
-    model, prompt, output, margins = oracle.model, list(case.prompt), [], []
+    model, prompt = oracle.model, list(case.prompt)
+    output: list[int] = []
+    margins: list[float] = []
     eos = frozenset({model.eos})
     while finish_of(case, output, eos, model.max_len) is None:
         trace = oracle.trace(prompt + output)

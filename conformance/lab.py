@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +12,16 @@ import pytest
 
 from ..core.capabilities import Capabilities
 from ..core.checkpoint import Checkpoint
-from ..core.interfaces import Backend, Drafter, ModelRunner, RunnerConfig, RunnerInfo
+from ..core.interfaces import Backend, ModelRunner, RunnerConfig
 from ..core.types import Unsupported
 from ..plugins.manager import Plugins
-from .cases import Case
 from .judge import Tally, bound_of, trace_of
-from .models import MODELS, write_checkpoint
+from .models import DRAFT, MODELS, write_checkpoint
 from .rig import Array, Rig
-from .targets import ROUTING_BOUNDS, Target
+from .targets import BOUNDS, ROUTING_BOUNDS, Target
 
 MAX_NUM_SEQS, MAX_MODEL_LEN, NUM_BLOCKS = 8, 256, 96
 _MAX_RUNNERS = 6  # kept loaded at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """How to serve. Zero leaves a number to the runner."""
-
-    model: str = "llama"
-    scheduler: str = "continuous"
-    kv_cache: str = "paged"
-    prefix_caching: bool = True
-    drafter: Callable[[RunnerInfo], Drafter] | None = None
-    max_num_seqs: int = 0
-    max_num_batched_tokens: int = 0
-    max_num_logits: int = 0
-    block_size: int = 16
-    num_blocks: int = 0
-    every: int = 0  # steps between arrivals; 0: all at once
-    wrap: Callable[[ModelRunner], ModelRunner] | None = None  # put something around the runner
 
 
 class Lab:
@@ -76,7 +56,7 @@ class Lab:
         """Open one of the suite's models, written on first use."""
         folder = self._folder / model
         if not (folder / "model.safetensors").exists():
-            write_checkpoint(MODELS[model], folder)
+            write_checkpoint(DRAFT if model == DRAFT.name else MODELS[model], folder)
         return Checkpoint.open(folder)
 
     def config(self, **changes: Any) -> RunnerConfig:
@@ -146,11 +126,11 @@ class Lab:
         off = float(abs(one - other).max(initial=0.0))
         if self.can.batch_invariant:
             assert off == 0.0, f"{what}: logits differ by {off:.3g}, batch_invariant is declared"
-        limit = 2 * bound_ratio(self.target) * float(abs(one).max(initial=0.0))
+        limit = 2 * BOUNDS[self.target.dtype] * float(abs(one).max(initial=0.0))
         assert off <= limit, f"{what}: logits differ by {off:.3g}, twice the bound is {limit:.3g}"
 
     def explain(self, model: str) -> Callable[[list[int]], str]:
-        """Say how good the runner's own logits after a prefix are when computed alone: is the fault there or around it?"""
+        """Say how good the runner's logits after a prefix are when computed alone: is the fault there, or around it?"""
 
         def probe(prefix: list[int]) -> str:
             try:
@@ -160,27 +140,8 @@ class Lab:
             except Exception as error:  # this runs while another error is being reported
                 return f" (computing the prefix alone failed: {error})"
             exact = trace_of(model, tuple(prefix)).logits[-1]
-            return f"; computed alone, the runner's logits there differ from the oracle's by {abs(got - exact).max():.3g}"
+            return (
+                f"; computed alone, the runner's logits there differ from the oracle's by {abs(got - exact).max():.3g}"
+            )
 
         return probe
-
-    # --- serving --------------------------------------------------------------------------------
-
-    def serve(self, cases: Sequence[Case], setup: Setup | None = None, **changes: Any) -> Any:
-        """Serve the cases to the end and judge every token; returns the Service."""
-        service = self.open(setup, **changes)
-        service.serve(cases)
-        return service
-
-    def open(self, setup: Setup | None = None, **changes: Any) -> Any:
-        """Put an engine around a shared runner; returns the Service."""
-        from .service import Service  # noqa: PLC0415  (they know each other)
-
-        return Service(self, replace(setup or Setup(), **changes))
-
-
-def bound_ratio(target: Target) -> float:
-    """The stated bound of a target's dtype."""
-    from .targets import BOUNDS  # noqa: PLC0415
-
-    return BOUNDS[target.dtype]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ def _config(architecture: str, model_type: str, **fields: Any) -> dict[str, Any]
         "architectures": [architecture], "model_type": model_type, "vocab_size": 128, "hidden_size": 64,
         "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
         "head_dim": 16, "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
-        "hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False, "bos_token_id": 1, "eos_token_id": 2,
-        "torch_dtype": "float32",
+        "hidden_act": "silu", "tie_word_embeddings": False, "attention_bias": False,
+        "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32",
     }  # fmt: skip
     return common | fields
 
@@ -150,6 +150,12 @@ SMOLLM3 = TinyModel(
 )  # fmt: skip
 
 MODELS: Mapping[str, TinyModel] = {m.name: m for m in (LLAMA, QWEN3, GEMMA2, MOE, PHI3, SMOLLM3)}
+"""The models that backends are judged on, by name."""
+
+DRAFT = replace(
+    LLAMA, name="draft", seed=7, rope=(True,), windows=(None,), config={**LLAMA.config, "num_hidden_layers": 1}
+)
+"""A draft model for `llama` that seldom agrees with it."""
 
 
 def _bell(seed: int, index: int, shape: tuple[int, ...]) -> Array:
@@ -183,7 +189,7 @@ def _steer(model: TinyModel, made: dict[str, Array]) -> None:
     made["embed_tokens"][:, : model.experts] = likes[turn]
     for name, value in made.items():
         if name.endswith("router"):
-            value *= 0.05
+            np.multiply(value, 0.05, out=value)
             value[:, : model.experts] += 1.5 * np.eye(model.experts)
         elif name.endswith(("o_proj", "down_proj")):
             value[: model.experts] *= 0.2

@@ -77,7 +77,12 @@ class Rig:
     ) -> Batch:
         """Build a batch of (strand, query tokens, logits rows); `junk` pads block tables with that many wrong ids."""
         size = self.runner.info.block_size
-        ids, positions, slots, lens, rows, starts = [], [], [], [], [], [0]
+        ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        lens: list[int] = []
+        rows: list[int] = []
+        starts = [0]
         width = max(len(s.blocks) for s, _, _ in work) + junk
         table = np.zeros((len(work), width), np.int32)
         for i, (strand, count, wanted) in enumerate(work):

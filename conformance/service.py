@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..core.engine import Engine
-from ..core.interfaces import KVCache, ModelRunner, RunnerInfo, Scheduler
+from ..core.interfaces import Drafter, KVCache, ModelRunner, RunnerInfo, Scheduler
 from ..core.kv_cache import KVCacheConfig
 from ..core.sampling import HostSampler
 from ..core.scheduler import SchedulerConfig
 from ..core.types import FinishReason, Request, RequestOutput, StepStats, TokenLogprobs
 from .cases import Case, finish_of
 from .judge import judge
-from .lab import MAX_MODEL_LEN, MAX_NUM_SEQS, Lab, Setup
+from .lab import MAX_MODEL_LEN, MAX_NUM_SEQS, NUM_BLOCKS, Lab
 
 MAX_STEPS = 20_000
 """A request that needs more steps than this is taken to hang."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How to serve. Zero leaves a number to the runner."""
+
+    model: str = "llama"
+    scheduler: str = "continuous"
+    kv_cache: str = "paged"
+    prefix_caching: bool = True
+    drafter: Callable[[RunnerInfo], Drafter] | None = None
+    max_num_seqs: int = 0
+    max_num_batched_tokens: int = 0
+    max_num_logits: int = 0
+    block_size: int = 16  # asked of the runner, as is the next
+    runner_blocks: int = NUM_BLOCKS
+    num_blocks: int = 0  # of those that the KV cache hands out
+    every: int = 0  # steps between arrivals; 0: all at once
+    wrap: Callable[[ModelRunner], ModelRunner] | None = None  # put something around the runner
 
 
 class Service:
@@ -99,10 +119,9 @@ class Service:
                 f"due was {reason} after {len(tokens)} tokens {tokens}"
             )
             golden = list(case.tokens) if case.tokens is not None else None
-            if golden is not None and tokens == golden:
-                if self.lab.target.exact:
-                    self.lab.tally.decided += len(tokens)
-                    continue
+            if golden is not None and tokens == golden and self.lab.target.exact:
+                self.lab.tally.decided += len(tokens)
+                continue
             explain = self.lab.explain(self.setup.model)
             tally = judge(case, tokens, self.setup.model, self.lab.target.dtype, explain)
             self.lab.tally.add(tally)
@@ -143,6 +162,13 @@ class Service:
             assert output[: len(self.tokens[name])] == self.tokens[name], f"{name}: published what it does not hold"
 
 
+def serve(lab: Lab, cases: Sequence[Case], **setup: Any) -> Service:
+    """Serve cases on a new engine and judge every token."""
+    service = Service(lab, Setup(**setup))
+    service.serve(cases)
+    return service
+
+
 def _left(request: Request) -> bool:
     return request.finish_reason is FinishReason.ABORT
 
@@ -151,7 +177,9 @@ def _runner(lab: Lab, setup: Setup) -> ModelRunner:
     factory = lab.plugins.kv_caches.get_factory(setup.kv_cache)
     if getattr(factory, "whole_rows", False):
         return lab.runner(setup.model, block_size=MAX_MODEL_LEN, num_blocks=MAX_NUM_SEQS)
-    return lab.runner(setup.model, block_size=setup.block_size)
+    if setup.block_size == 16:
+        return lab.runner(setup.model)
+    return lab.runner(setup.model, block_size=setup.block_size, num_blocks=setup.runner_blocks)
 
 
 def _limits(info: RunnerInfo, setup: Setup) -> SchedulerConfig:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 BOUNDS: Mapping[str, float] = {"float64": 1e-6, "float32": 2e-5, "float16": 1e-2, "bfloat16": 6e-2}
-"""How far a logit may lie from the oracle's, in parts of the row's largest magnitude. Float64 allows a float32 answer."""
+"""How far a logit may lie from the oracle's, in parts of the row's largest magnitude (float64: a float32 answer)."""
 
 ROUTING_BOUNDS: Mapping[str, float] = {"float64": 1e-5, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
 """Expert choices closer than this, in router logits, are not judged."""

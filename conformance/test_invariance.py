@@ -1,0 +1,245 @@
+"""What tokens must not depend on: INV in SPEC.md."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from isotoken.conformance.cases import Case, goldens
+from isotoken.conformance.drafters import replay
+from isotoken.conformance.lab import MAX_MODEL_LEN, Lab
+from isotoken.conformance.models import LLAMA
+from isotoken.conformance.service import Service, Setup, serve
+from isotoken.conformance.spec import requires, spec
+from isotoken.conformance.test_greedy import named
+
+ALL = goldens("llama")
+SHORT = [c for c in ALL if c.name in ("greedy-short", "greedy-block", "seeded", "seeded-filtered", "greedy-prefix")]
+windowed = pytest.mark.parametrize("model", ["llama", "gemma2"])
+
+
+def blocks_for(lab: Lab, tokens: int) -> int:
+    """Blocks that hold so many tokens."""
+    return -(-tokens // lab.runner().info.block_size)
+
+
+@spec("INV-1")
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_alone(lab: Lab, case: Case) -> None:
+    serve(lab, [case], prefix_caching=False)
+
+
+@spec("INV-1")
+@windowed
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_in_batches_of_any_size(lab: Lab, model: str, size: int) -> None:
+    serve(lab, goldens(model), model=model, max_num_seqs=size)
+
+
+@spec("INV-2")
+@pytest.mark.parametrize("seed", range(3))
+def test_order_and_times_of_arrival(lab: Lab, seed: int) -> None:
+    cases = random.Random(seed).sample(ALL, len(ALL))
+    serve(lab, cases, every=seed * 2, max_num_seqs=5)
+
+
+@spec("INV-3")
+@windowed
+@pytest.mark.parametrize("budget", [1, 7, 16, 33])
+def test_chunk_sizes(lab: Lab, model: str, budget: int) -> None:
+    cases = goldens(model) if budget > 1 else goldens(model)[:2]
+    serve(lab, cases, model=model, max_num_batched_tokens=budget)
+
+
+@spec("INV-4")
+@windowed
+@pytest.mark.parametrize("size", [1, 4, 32])
+def test_block_sizes(lab: Lab, model: str, size: int) -> None:
+    count = 96 * 16 // size
+    granted = lab.runner(model, block_size=size, num_blocks=count).info.block_size
+    if granted == lab.runner(model).info.block_size and granted != size:
+        pytest.skip(f"the runner has blocks of {granted} only")
+    serve(lab, goldens(model), model=model, block_size=size, runner_blocks=count)
+
+
+@spec("INV-5")
+@requires("prefix_caching")
+def test_cold_warm_and_off(lab: Lab) -> None:
+    service = serve(lab, ALL)
+    again = [replace(case, name=f"{case.name} again") for case in ALL]
+    service.serve(again)
+    size = service.info.block_size
+    for case in again:
+        output = service.ended[case.name]
+        assert output.num_cached_tokens == (len(case.prompt) - 1) // size * size, f"{case.name} found too little cached"
+    off = serve(lab, ALL, prefix_caching=False)
+    assert not any(output.num_cached_tokens for output in off.ended.values())
+
+
+@spec("INV-6")
+@requires("prefix_caching")
+@windowed
+def test_wholly_cached_prompt(lab: Lab, model: str) -> None:
+    size = lab.runner(model).info.block_size
+    base = next(c for c in goldens(model) if c.name == "greedy-long")
+    case = base.but("whole", prompt=base.prompt[: len(base.prompt) // size * size])
+    service = serve(lab, [case], model=model)
+    service.serve([replace(case, name="whole again")])
+    assert service.ended["whole again"].num_cached_tokens == len(case.prompt) - size
+
+
+@spec("INV-7")
+@requires("prefix_caching")
+def test_evicted(lab: Lab) -> None:
+    room = blocks_for(lab, 120)
+    service = Service(lab, Setup(num_blocks=room))
+    service.serve([named("greedy-long")])
+    service.serve([replace(c, name=f"{c.name} 2") for c in SHORT])
+    service.serve([replace(named("greedy-long"), name="greedy-long 3")])
+    size = service.info.block_size
+    assert service.ended["greedy-long 3"].num_cached_tokens < 99 // size * size, "nothing was evicted"
+
+
+@spec("INV-8")
+@windowed
+def test_the_same_prompt_at_once(lab: Lab, model: str) -> None:
+    twins = [replace(c, name=f"{c.name} {i}") for c in goldens(model)[:3] for i in range(3)]
+    serve(lab, twins, model=model, max_num_batched_tokens=24)
+    serve(lab, twins, model=model, every=1)
+
+
+@spec("INV-9")
+@requires("prefix_caching")
+def test_salts_share_nothing(lab: Lab) -> None:
+    case = named("greedy-long")
+    service = serve(lab, [replace(case, name="a", cache_salt=b"a")])
+    service.serve([replace(case, name="b", cache_salt=b"b")])
+    service.serve([replace(case, name="none")])
+    service.serve([replace(case, name="a again", cache_salt=b"a")])
+    cached = {name: service.ended[name].num_cached_tokens for name in ("a", "b", "none", "a again")}
+    assert cached["a"] == cached["b"] == cached["none"] == 0 < cached["a again"]
+
+
+@spec("INV-10")
+@windowed
+@pytest.mark.parametrize("prefix_caching", [True, False], ids=["cache", "no cache"])
+def test_preemption(lab: Lab, model: str, prefix_caching: bool) -> None:
+    longest = max(len(c.prompt) + c.params.max_tokens for c in goldens(model))
+    setup = Setup(model=model, prefix_caching=prefix_caching, num_blocks=blocks_for(lab, longest))
+    service = Service(lab, setup)
+    service.serve(goldens(model))
+    tighter = Service(lab, replace(setup, num_blocks=blocks_for(lab, 80), every=1))
+    tighter.serve([c for c in goldens(model) if len(c.prompt) < 60])
+    if lab.runner(model).info.block_size <= 16:
+        assert service.num_preemptions + tighter.num_preemptions > 0, "nothing was preempted"
+
+
+@spec("INV-11")
+@pytest.mark.parametrize("scheduler", ["naive", "static", "continuous"])
+def test_schedulers(lab: Lab, scheduler: str) -> None:
+    serve(lab, ALL, scheduler=scheduler, max_num_seqs=4)
+
+
+@spec("INV-12")
+@windowed
+@pytest.mark.parametrize("prefix_caching", [True, False], ids=["copies", "no copies"])
+def test_contiguous_cache(lab: Lab, model: str, prefix_caching: bool) -> None:
+    setup = Setup(model=model, kv_cache="contiguous", prefix_caching=prefix_caching)
+    service = Service(lab, setup)
+    if service.info.block_size < MAX_MODEL_LEN:
+        pytest.skip(f"the runner has blocks of {service.info.block_size} only")
+    service.serve(goldens(model))
+    again = [replace(case, name=f"{case.name} again") for case in goldens(model)]
+    service.serve(again)
+    if prefix_caching and lab.can.block_copies:
+        assert any(service.ended[case.name].num_cached_tokens for case in again), "no prefix was found"
+
+
+@spec("INV-13")
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_replay_after_restart(lab: Lab, share: float) -> None:
+    begun = []
+    for case in ALL:
+        tokens = case.tokens or ()
+        begun.append(replace(case, done=tokens[: min(int(share * len(tokens)), len(tokens) - 1)]))
+    serve(lab, begun)
+    serve(lab, begun[:5], num_blocks=blocks_for(lab, 120), max_num_batched_tokens=20)
+
+
+@spec("INV-15")
+@pytest.mark.parametrize("seed", range(6))
+def test_everything_at_random(lab: Lab, seed: int) -> None:
+    dice = random.Random(seed)
+    model = dice.choice(["llama", "llama", "gemma2", "moe"])
+    pool = goldens(model)
+    cases = [replace(dice.choice(pool), name=f"r{i}", cache_salt=dice.choice([b"", b"x"])) for i in range(14)]
+    known = {case.name: case.tokens or () for case in cases}
+    drafter = replay(known, count=dice.choice([2, 5]), right=dice.choice([0.0, 0.7, 1.0]))
+    setup = {
+        "model": model,
+        "scheduler": dice.choice(["continuous", "continuous", "static"]),
+        "prefix_caching": dice.random() < 0.7,
+        "drafter": drafter if lab.can.speculative and dice.random() < 0.6 else None,
+        "max_num_seqs": dice.choice([2, 5, 8]),
+        "max_num_batched_tokens": dice.choice([8, 29, 200]),
+        "num_blocks": dice.choice([0, blocks_for(lab, 120), blocks_for(lab, 200)]),
+        "every": dice.choice([0, 1, 4]),
+    }
+    print(f"seed {seed}: {setup}")
+    serve(lab, cases, **setup)
+
+
+@spec("INV-14")
+@requires("chunked_prefill")
+@pytest.mark.parametrize("model", ["llama", "gemma2", "moe"])
+def test_logits_however_computed(lab: Lab, model: str) -> None:
+    tokens = list(next(c for c in goldens(model) if c.name == "greedy-long").prompt)[:50]
+    rig = lab.rig(model)
+    ends = [19, 20, 21, 22, 49]
+    alone = rig.feed(rig.strand(tokens), [20, 1, 1, 1, 27], all_rows=False)
+    lab.check_logits(alone, tokens, ends, model)
+    for sizes in ([20, 3, 27], [7, 13, 30], [50]):
+        strand = rig.strand(tokens)
+        got = rig.feed(strand, sizes, all_rows=False)
+        for row, end in zip(got, [sum(sizes[: i + 1]) - 1 for i in range(len(sizes))], strict=True):
+            if end in ends:
+                mine = alone[ends.index(end)]
+                lab.same_logits(mine, row, f"{model}: position {end} alone and in chunks of {sizes}")
+    company = [rig.strand(tokens[::-1][:n], row_id=1 + i) for i, n in enumerate((5, 40, 17))]
+    strand = rig.strand(tokens)
+    for turn, (count, row) in enumerate(zip((20, 1, 1, 1, 27), alone, strict=True)):
+        work = [(s, 1 if turn else len(s.tokens) - 3, 1) for s in company if s.computed < len(s.tokens)]
+        got = rig.step([*work, (strand, count, 1)])[-1][0]
+        lab.same_logits(row, got, f"{model}: position {strand.computed - 1} alone and in a batch")
+
+
+@spec("INV-14")
+@requires("speculative")
+@pytest.mark.parametrize("model", ["llama", "gemma2", "moe"])
+def test_logits_of_a_verification(lab: Lab, model: str) -> None:
+    tokens = list(next(c for c in goldens(model) if c.name == "greedy-long").prompt)[:30]
+    rig = lab.rig(model)
+    one = rig.feed(rig.strand(tokens), [25, 1, 1, 1, 1, 1], all_rows=False)[1:]
+    verified = rig.strand(tokens)
+    rig.step([(verified, 25, 1)])
+    many = rig.step([(verified, 5, 5)])[0]
+    lab.check_logits(many, tokens, range(25, 30), model)
+    lab.same_logits(one, many, f"{model}: five decodes and one verification")
+
+
+@spec("INV-16")
+@requires("batch_invariant")
+def test_any_number_of_threads(lab: Lab) -> None:
+    tokens = list(named("greedy-long").prompt)
+    found = []
+    for threads in (1, 2):
+        rig = lab.rig(num_threads=threads)
+        found.append(rig.feed(rig.strand(tokens), [60, 1, 1, 30], all_rows=False))
+    lab.same_logits(found[0], found[1], "one thread and two")
+
+
+@spec("INV-1")
+def test_vocabulary_is_the_models(lab: Lab) -> None:
+    service = serve(lab, SHORT)
+    assert all(token < LLAMA.vocab_size for tokens in service.tokens.values() for token in tokens)
