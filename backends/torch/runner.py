@@ -16,6 +16,7 @@ from .layers import StepInputs
 from .memory import CacheShape
 from .model import Decoder
 from .profile import PeakMemory, full_batch
+from .sampler import TorchSampler
 from .weights import WeightLoader
 
 
@@ -42,7 +43,7 @@ class TorchRunner:
             self.model = self._load_model(checkpoint, loader)
             num_blocks = config.num_blocks or self._default_num_blocks(config)
             self.caches = self.shape.allocate(num_blocks, device)
-        self.sampler: Sampler | None = None
+        self.sampler: Sampler | None = TorchSampler()
         self.info = RunnerInfo(
             vocab_size=spec.vocab_size,
             eos_token_ids=checkpoint.eos_token_ids,
