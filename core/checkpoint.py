@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +104,10 @@ class Checkpoint:
 
     @property
     def key(self) -> str:
-        """Identity by headers, sizes and times: cheap, changes when a file is replaced."""
-        digest = hashlib.sha256((self.path / "config.json").read_bytes())
+        """Identity by config, headers, sizes and times as they were at open: cheap, changes when a file is replaced."""
+        digest = hashlib.sha256(_canonical_json(self.config))
         for file in self._files:
-            digest.update(f"{file.path.name}\0{file.size}\0{file.path.stat().st_mtime_ns}\0".encode())
+            digest.update(f"{file.path.name}\0{file.size}\0{file.modified_ns}\0".encode())
             digest.update(file.header)
         return digest.hexdigest()
 
@@ -115,12 +116,16 @@ class Checkpoint:
 
         The same however the tensors are spread over files.
         """
-        digest = hashlib.sha256((self.path / "config.json").read_bytes())
+        digest = hashlib.sha256(_canonical_json(self.config))
         for name, place in self._places.items():
             view = place.view()
             digest.update(f"{name}\0{view.dtype.name}\0{view.shape}\0".encode())
             digest.update(np.ascontiguousarray(view).view(np.uint8).data)
         return digest.hexdigest()
+
+
+def _canonical_json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
 
 
 def _eos_token_ids(path: Path, config: Mapping[str, Any], vocab_size: int) -> frozenset[int]:

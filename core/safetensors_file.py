@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -60,7 +61,8 @@ class SafetensorsFile:
         self.path = path
         try:
             with path.open("rb") as file:
-                self.size = path.stat().st_size
+                status = os.fstat(file.fileno())
+                self.size, self.modified_ns = status.st_size, status.st_mtime_ns
                 if self.size < 8:
                     self._damaged(f"it has {self.size} bytes, too few for a safetensors file")
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
