@@ -1,0 +1,133 @@
+"""The test of the identity test: small mistakes, sown one at a time, each make it fail."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from isotoken.core import batch_builder, kv_cache, logits_edits, scheduler
+from isotoken.plugins.kv_caches import contiguous
+from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
+
+from .chance import WORKLOAD, draw_setup, run_seed
+from .world import Gold, make_gold
+
+MAX_SETUPS = 40
+
+MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
+    "rejected drafts count as computed": (
+        scheduler,
+        "self._advance(request, len(request.token_ids) - 1)",
+        "self._advance(request, share.start + share.num_tokens)",
+    ),
+    "one draft too many is accepted": (
+        scheduler,
+        "drafts[index] != token:",
+        "index and drafts[index - 1] != known[-2]:",
+    ),
+    "drafts reach past max_tokens": (scheduler, "spare, request.max_num_tokens - known - 1)", "spare)"),
+    "an accepted run goes on after a stop": (
+        scheduler,
+        "FinishReason.STOP, token\n                    break",
+        "FinishReason.STOP, token",
+    ),
+    "scoring takes prefix hits": (scheduler, "0 if _is_scoring(request) else ", ""),
+    "scored positions are scored again": (scheduler, "first = max(start, request.num_scored_tokens)", "first = start"),
+    "uncomputed blocks are published": (
+        kv_cache,
+        "request.num_computed_tokens // size)",
+        "len(request.token_ids) // size)",
+    ),
+    "eviction keeps the stale hash": (kv_cache, "del self._published[digest]\n", "pass\n"),
+    "a block's hash ignores what is before it": (kv_cache, "blake2b(parent, ", "blake2b(b'', "),
+    "a fully cached prompt leaves nothing to compute": (
+        kv_cache,
+        "(len(request.token_ids) - 1) // self._block_size",
+        "len(request.token_ids) // self._block_size",
+    ),
+    "a preempted request keeps its computed length": (kv_cache, "        request.num_computed_tokens = 0\n", ""),
+    "noise follows the row, not the position": (
+        batch_builder,
+        "positions=query_positions + np.int64(1)",
+        "positions=np.arange(len(rows))",
+    ),
+    "context lengths of decodes are off by one": (
+        batch_builder,
+        "seq_lens=starts + lens,",
+        "seq_lens=starts + lens - (lens == 1),",
+    ),
+    "slots use the first block": (
+        batch_builder,
+        "rows.repeat(lens), positions // self._block_size]",
+        "rows.repeat(lens), 0 * positions]",
+    ),
+    "a row outlives its request": (batch_builder, "self._sources[row] is not blocks:", "self._sources[row] is None:"),
+    "new blocks are not noticed": (batch_builder, "elif self._num_blocks[row] != len(blocks):", "elif False:"),
+    "drafts before a verify row are not penalised": (
+        logits_edits,
+        "            if index:\n                self._count",
+        "            if False:\n                self._count",
+    ),
+    "penalties remember rejected drafts": (logits_edits, "for token in reversed(drafts):", "for token in ():"),
+    "a copied prefix lacks its last token": (
+        contiguous,
+        "[(source, target, num_tokens)",
+        "[(source, target, num_tokens - 1)",
+    ),
+    "a copied prefix is not computed yet": (
+        contiguous,
+        "owner.token_ids[: owner.num_computed_tokens]",
+        "owner.token_ids",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def gold() -> Gold:
+    return make_gold(WORKLOAD)
+
+
+def sow(monkeypatch: pytest.MonkeyPatch, module: ModuleType, old: str, new: str) -> None:
+    """Replace the methods of the module's classes by those of its changed source."""
+    source = Path(str(module.__file__)).read_text()
+    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times"
+    mutant = ModuleType(module.__name__)
+    mutant.__dict__.update(__package__=module.__package__, __file__=module.__file__)
+    monkeypatch.setitem(sys.modules, f"{module.__name__}_mutant", mutant)
+    exec(compile(source.replace(old, new), str(module.__file__), "exec"), mutant.__dict__)
+    for name, cls in vars(module).items():
+        if isinstance(cls, type) and cls.__module__ == module.__name__ and not hasattr(cls, "__dataclass_fields__"):
+            for attribute, value in vars(getattr(mutant, name)).items():
+                if callable(value) or isinstance(value, (property, staticmethod)):
+                    monkeypatch.setattr(cls, attribute, value)
+
+
+def telling_seeds(module: ModuleType, gold: Gold) -> list[int]:
+    """Seeds whose setups use the module at all."""
+    setups = {seed: draw_setup(random.Random(seed), gold) for seed in range(MAX_SETUPS)}
+    return [seed for seed, setup in setups.items() if (setup.kv_cache is ContiguousKVCache) == (module is contiguous)]
+
+
+@pytest.mark.parametrize("mistake", MUTANTS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_mistake_is_caught(mistake: str, gold: Gold, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, old, new = MUTANTS[mistake]
+    sow(monkeypatch, module, old, new)
+    for seed in telling_seeds(module, gold):
+        try:
+            run_seed(seed, gold)
+        except Exception:  # an assertion, or a part that stumbles over what the mistake left behind
+            return
+    pytest.fail(f"{MAX_SETUPS} setups did not notice that {mistake}")
+
+
+@pytest.mark.parametrize(
+    "module", dict.fromkeys(module for module, _, _ in MUTANTS.values()), ids=lambda module: module.__name__
+)
+def test_sowing_nothing_breaks_nothing(module: ModuleType, gold: Gold, monkeypatch: pytest.MonkeyPatch) -> None:
+    sow(monkeypatch, module, "from __future__ import annotations\n", "from __future__ import annotations\n\n")
+    for seed in telling_seeds(module, gold)[:2]:
+        run_seed(seed, gold)
