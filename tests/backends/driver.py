@@ -105,7 +105,8 @@ def run_all(
                 queries.append(Query(i, done[i], done[i] + size))
                 done[i] += size
                 budget -= size
-        rows = np.array(runner.forward(make_batch(queries, sequences, tables, runner.info.block_size)))
+        batch = make_batch(queries, sequences, tables, runner.info.block_size)
+        rows = np.asarray(runner.forward(batch)).copy()  # valid until the next forward
         for query in queries:
             rows, taken = rows[query.stop - query.start :], rows[: query.stop - query.start]
             logits[query.sequence].append(taken)

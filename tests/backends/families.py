@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ class Family:
     dialect: int = 5  # which major version of transformers config.json is written for
     fused_experts: bool = False
     max_model_len: int = MAX_MODEL_LEN
-    oracle_settings: dict[str, Any] = field(default_factory=dict)
 
 
 def _rope(kind: str, **parameters: Any) -> dict[str, Any]:
@@ -129,6 +128,25 @@ FAMILIES: dict[str, Family] = {
         },
         dialect=4,
     ),
+    "gemma3-multimodal": Family(  # only its text decoder is used
+        "Gemma3Config",
+        {
+            "text_config": {**BASE, "head_dim": 16, "sliding_window": 12, "sliding_window_pattern": 2},
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "image_size": 16,
+                "patch_size": 8,
+            },
+            "mm_tokens_per_image": 4,
+            "image_token_index": 127,
+            "boi_token_index": 125,
+            "eoi_token_index": 126,
+        },
+        shard_size="100KB",
+    ),
     "phi3": Family("Phi3Config", {"sliding_window": 20, **_rope("default", partial_rotary_factor=0.5)}),
     "phi3-longrope-long": Family(
         "Phi3Config",
@@ -202,7 +220,8 @@ def make_checkpoint(name: str, root: Path) -> Path:
     folder = root / name
     if not folder.exists():
         family = FAMILIES[name]
-        config = getattr(transformers, family.config)(**{**BASE, **family.settings})
+        base = {} if "text_config" in family.settings else BASE
+        config = getattr(transformers, family.config)(**{**base, **family.settings})
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         _randomise(model, seed=sum(name.encode()))
         original = {"save_original_format": False} if family.fused_experts else {}
