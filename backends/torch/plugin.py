@@ -9,6 +9,8 @@ from ...plugins.hookspecs import Register, hookimpl
 if TYPE_CHECKING:
     from ...core.interfaces import Backend
 
+ISOTOKEN_API = "1.0"
+
 
 def load_backend() -> Backend:
     """Import torch and construct the backend. Raises Unsupported when torch is not installed."""
