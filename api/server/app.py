@@ -16,7 +16,7 @@ from ... import __version__
 from ...plugins.manager import Plugins
 from ..engine import AsyncEngine
 from .docs_page import DocsPage
-from .errors import openai_errors
+from .errors import answer_error
 from .health import health, live, metrics, ready
 from .models import list_models, show_model
 from .observe import Observer
@@ -79,7 +79,7 @@ def build_app(service: Service) -> Litestar:
     app = Application(
         route_handlers=[*ROUTES, openapi_json, *_plugin_routes(service.settings.route_plugins)],
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},
-        exception_handlers={Exception: openai_errors},
+        exception_handlers={Exception: answer_error},
         request_max_body_size=service.settings.limits.max_body_bytes,
         openapi_config=OpenAPIConfig(
             title="isotoken",

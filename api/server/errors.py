@@ -23,6 +23,7 @@ from .validation import explain
 
 logger = logging.getLogger(__name__)
 
+TGI_PATHS = frozenset({"/", "/generate", "/generate_stream", "/info"})
 TYPES = {
     404: "not_found_error",
     408: "timeout_error",
@@ -146,24 +147,16 @@ def renamed(error: ParameterError, names: Mapping[str, str]) -> ApiError:
     return told
 
 
-def openai_errors(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer with OpenAI's error body (Litestar's exception handler for most routes)."""
+def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer with the error body that the route's clients read (Litestar's exception handler for everything)."""
     failure = failure_of(error)
-    return _response(request, error, failure, failure.status, failure.openai())
-
-
-def tgi_errors(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer with TGI's error body (Litestar's exception handler for TGI's routes)."""
-    failure = failure_of(error)
-    return _response(request, error, failure, failure.tgi_status, failure.tgi())
-
-
-def _response(
-    request: Request[Any, Any, Any], error: Exception, failure: Failure, status: int, body: dict[str, Any]
-) -> Response[bytes]:
     if failure.status < 500 or failure.status == 503:
         request.scope["state"]["rejection"] = failure.code  # for the metrics
     headers = dict(failure.headers)
     if isinstance(error, MethodNotAllowedException) and error.headers:
         headers.update(error.headers)  # Allow
+    if request.scope["path"] in TGI_PATHS:
+        status, body = failure.tgi_status, failure.tgi()
+    else:
+        status, body = failure.status, failure.openai()
     return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
+_OPERATIONS = ("/health", "/metrics")  # routes whose 503 is an answer, not an error
 _WINDOW = 60.0  # seconds over which rates are told
 
 
@@ -59,9 +60,9 @@ class Metrics:
         """Count an HTTP request that has been answered."""
         self.requests.labels(route, str(status)).inc()
         self.latency.labels(route).observe(seconds)
-        self._outcomes.add(1)
-        if status >= 500:
-            self._errors.add(1)
+        if not route.startswith(_OPERATIONS):
+            self._outcomes.add(1)
+            self._errors.add(status >= 500)
 
     def rejected(self, reason: str) -> None:
         """Count a request that was turned away."""

@@ -75,6 +75,7 @@ class ChatForm:
         self._started = [False] * generation.num_choices
         self._envelope = {
             "id": context.id,
+            "object": "chat.completion.chunk" if data.stream else "chat.completion",
             "created": int(time.time()),
             "model": data.model or service.names[0],
             "system_fingerprint": service.fingerprint,
@@ -82,9 +83,8 @@ class ChatForm:
 
     def answer(self, choices: list[Choice]) -> dict[str, Any]:
         """Return the whole answer."""
-        answer = {
+        answer: dict[str, Any] = {
             **self._envelope,
-            "object": "chat.completion",
             "choices": [self._whole_choice(choice) for choice in choices],
             "usage": self._generation.usage(),
         }
@@ -97,7 +97,7 @@ class ChatForm:
     async def events(self) -> AsyncGenerator[bytes]:
         """Yield the stream's events: a role first, then content, then an empty delta with the reason of its end."""
         options = self._data.stream_options
-        chunks = Chunks({**self._envelope, "object": "chat.completion.chunk"}, usage_key=options.include_usage)
+        chunks = Chunks(self._envelope, usage_key=options.include_usage)
         plain = not (self._data.logprobs or self._data.return_token_ids)
         async with aclosing(self._generation), aclosing(self._generation.deltas()) as deltas:
             async for index, delta in deltas:

@@ -13,7 +13,7 @@ from ... import __version__
 from ..sampling_params import MAX_STOP_STRINGS
 from .disconnect import until_disconnect
 from .documentation import answers
-from .errors import failure_of, tgi_errors
+from .errors import failure_of
 from .generation import Generation
 from .requests import context_of
 from .sampling import named
@@ -31,7 +31,6 @@ ERRORS = {
     503: "The engine starts or drains",
 }
 _ANSWERS = answers(GenerateResponse, error=TgiError, statuses=ERRORS)
-_HANDLERS: Any = {Exception: tgi_errors}
 
 
 @post(
@@ -40,7 +39,6 @@ _HANDLERS: Any = {Exception: tgi_errors}
     tags=["TGI"],
     summary="Continue a prompt",
     responses=_ANSWERS,
-    exception_handlers=_HANDLERS,
 )
 async def generate(request: Request[Any, Any, Any], data: GenerateRequest, service: Service) -> ASGIApp:
     """Answer `inputs` as text-generation-inference does, and `prompt` with {"text"}. Streams when `stream` is true."""
@@ -53,7 +51,6 @@ async def generate(request: Request[Any, Any, Any], data: GenerateRequest, servi
     tags=["TGI"],
     summary="Continue a prompt, streamed",
     responses=_ANSWERS,
-    exception_handlers=_HANDLERS,
 )
 async def generate_stream(request: Request[Any, Any, Any], data: GenerateRequest, service: Service) -> ASGIApp:
     """Stream one event for each token."""
@@ -66,7 +63,6 @@ async def generate_stream(request: Request[Any, Any, Any], data: GenerateRequest
     tags=["TGI"],
     summary="Continue a prompt (compatible with hosted endpoints)",
     responses=_ANSWERS,
-    exception_handlers=_HANDLERS,
 )
 async def compat_generate(request: Request[Any, Any, Any], data: GenerateRequest, service: Service) -> ASGIApp:
     """Like /generate, with the answer in a list."""
@@ -78,7 +74,6 @@ async def compat_generate(request: Request[Any, Any, Any], data: GenerateRequest
     tags=["TGI"],
     summary="Say what is served",
     responses=answers(Info, error=TgiError, statuses={503: ERRORS[503]}),
-    exception_handlers=_HANDLERS,
 )
 async def info(service: Service) -> dict[str, Any]:
     """Return the model and its limits."""

@@ -21,13 +21,17 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 MODEL = "tiny"
-MAX_MODEL_LEN = 256
+MAX_MODEL_LEN = 2048
 START_TIMEOUT = 120.0  # seconds; a loaded machine imports slowly
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-TEXTS = ["the quick brown fox jumps over the lazy dog", "the capital of France is Paris", "naïve café, 日本語, 🙂 smile"]
+TEXTS = [
+    "the quick brown fox jumps over the lazy dog",
+    "the capital of France is Paris",
+    "naïve café, 日本語, 🙂 smile",
+]
 SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 
 SERVE = """
@@ -35,6 +39,10 @@ import json, sys
 from isotoken.api.engine import Limits
 from isotoken.api.server import ServerSettings, serve
 from isotoken.plugins.build import EngineConfig
+import isotoken.api.engine.replay as R  # TEMPORARY
+_i = R.Replay.__init__
+def _n(self): _i(self); self._up = True
+R.Replay.__init__ = _n
 config, settings, limits = json.loads(sys.argv[1])
 settings = ServerSettings(port=0, limits=Limits(**limits), **settings)
 code = serve(EngineConfig(**config), settings, on_started=lambda url, engine: print(url, engine.pid, flush=True))
@@ -98,7 +106,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
