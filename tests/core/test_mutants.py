@@ -84,6 +84,8 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     ),
 }
 
+MODULES = list(dict.fromkeys(module for module, _, _ in MUTANTS.values()))
+
 
 @pytest.fixture(scope="module")
 def gold() -> Gold:
