@@ -115,7 +115,7 @@ class LLM:
         return (item.delta for item in self._engine.generate(jobs))
 
     def _encode(self, prompt: Prompt) -> _Encoded:
-        given = prompt.get("prompt_token_ids", prompt.get("prompt")) if isinstance(prompt, Mapping) else prompt
+        given: Any = prompt.get("prompt_token_ids", prompt.get("prompt")) if isinstance(prompt, Mapping) else prompt
         if isinstance(given, str):
             return _Encoded(given, self.text.encode(given))
         if not isinstance(given, Sequence):

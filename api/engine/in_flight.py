@@ -75,7 +75,7 @@ class RequestInFlight:
                     text=delta.text,
                     token_ids=delta.token_ids,
                     logprobs=delta.logprobs,
-                    finish_reason=delta.finish_reason,
+                    finish_reason=None if delta.finish_reason is None else delta.finish_reason.value,
                     stop_reason=delta.stop_reason,
                     prompt_logprobs=scored,
                     num_cached_tokens=output.num_cached_tokens,

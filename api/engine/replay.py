@@ -130,8 +130,8 @@ class Replay:
             entry.cleared_at = len(entry.output_ids) + CLEARING_TOKENS
         return condemned
 
-    def restarted(self) -> list[Entry]:
-        """The engine is up again. Returns what is to be submitted now."""
+    def engine_is_up(self) -> list[Entry]:
+        """A new engine stands. Returns what is to be submitted now."""
         self._up = True
         return self._next()
 

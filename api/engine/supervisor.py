@@ -67,6 +67,7 @@ class Supervisor:
                 await self._process.ended()
             raise
         self.state = "ready"
+        self._send(self._replay.engine_is_up())
         self._task = asyncio.create_task(self._watch_over(), name="isotoken-supervisor")
         return info
 
@@ -179,7 +180,7 @@ class Supervisor:
                     self._fail_all(self.failure)
                     return False
         self.state = "ready" if self.state == "restarting" else self.state
-        entries = self._replay.restarted()
+        entries = self._replay.engine_is_up()
         self.num_replayed += len(entries)
         self._send(entries)
         return True
