@@ -66,7 +66,7 @@ def test_light_commands_import_no_engine(arguments: list[str]) -> None:
 
 def test_the_help_imports_no_engine() -> None:
     loaded = modules_after("from isotoken.api.cli import main; assert main(['serve', '--help']) == 0")
-    assert loaded & ((HEAVY | {"numpy"}) - {"rich", "pydantic"})  # which draw the help == set()
+    assert loaded & ((HEAVY | {"numpy"}) - BY_TYPER) == set()
 
 
 def test_the_api_reaches_no_backend_on_import() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -90,8 +91,8 @@ def _tell(error: Exception) -> int:
             typer.echo(f"Try: {context.command_path if context else 'isotoken'} --help", err=True)
         return int(getattr(error, "exit_code", 2))
     if _is_users(error):
-        typer.echo(f"isotoken: {error}", err=True)
-        return 2 if isinstance(error, ValueError) else 1
+        typer.echo(f"isotoken: {_message(error)}", err=True)
+        return 2 if _is_a(error, "isotoken.api.errors.ParameterError") else 1
     if not os.environ.get("ISOTOKEN_DEBUG"):
         traceback.print_exception(error)
     typer.echo("isotoken: this is a bug in isotoken or in a plugin; please report it with the traceback", err=True)
@@ -99,8 +100,18 @@ def _tell(error: Exception) -> int:
 
 
 def _is_users(error: Exception) -> bool:
-    """Errors whose message is written for the user. Their classes are not imported: most commands need none."""
-    names = {f"{each.__module__}.{each.__qualname__}" for each in type(error).__mro__}
-    return isinstance(error, ValueError | OSError) or bool(
-        names & {"isotoken.core.types.IsotokenError", "isotoken.plugins.manager.PluginError"}
-    )
+    """Whether the message was written for the user: ours, and the operating system's."""
+    ours = ("isotoken.core.types.IsotokenError", "isotoken.plugins.manager.PluginError")
+    return isinstance(error, ValueError | OSError) or _is_a(error, *ours)
+
+
+def _is_a(error: Exception, *names: str) -> bool:
+    """As isinstance, by name: the light commands need not import the classes."""
+    return any(f"{each.__module__}.{each.__qualname__}" in names for each in type(error).__mro__)
+
+
+def _message(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    hint = "; choose another with --port (0: any free one)" if error.errno == errno.EADDRINUSE else ""
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else f"{error.strerror}{hint}"

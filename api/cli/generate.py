@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from .flags import DEFAULT_MODEL, EngineFlags, ModelOption, SamplingFlags
 
 if TYPE_CHECKING:
-    from .session import Answer, Session
+    from ..engine import GenerationDelta
+    from ..engine.local import JobDelta
 
 
 def generate(
@@ -34,45 +37,74 @@ def generate(
     texts = prompts or [_read_prompt()]
     params = sampling.params()
     config = engine.config(model)
-    from .session import Session  # noqa: PLC0415  (the engine: only once the arguments are known to be good)
+    from ..engine import LocalEngine  # noqa: PLC0415  (the engine: only once the arguments are known to be good)
+    from ..engine.local import Job  # noqa: PLC0415
 
-    with Session(config) as session:
-        answers = [session.submit(session.engine.text.encode(text), params) for text in texts]
-        for text, answer in zip(texts, answers, strict=True):
-            if as_json:
-                _print_json(session, text, answer)
-            else:
-                _print_text(text if echo else "", answer)
+    local = LocalEngine(config, progress=sys.stderr.isatty())
+    with contextlib.closing(local):
+        jobs = [Job(local.text.encode(text), params) for text in texts]
+        printer = (
+            _JsonPrinter(texts, local.info.backend) if as_json else _TextPrinter(texts if echo else [""] * len(texts))
+        )
+        failed = _in_order(local.generate(jobs), len(jobs), printer)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _read_prompt() -> str:
     if sys.stdin.isatty():
         raise typer.BadParameter("give a prompt, or pipe one in", param_hint="PROMPT")
-    text = sys.stdin.read()
-    return text.removesuffix("\n")  # of the last line, which the shell added
+    return sys.stdin.read().removesuffix("\n")  # the last line's own, which the shell added
 
 
-def _print_text(prompt: str, answer: Answer) -> None:
-    sys.stdout.write(prompt)
-    for delta in answer:
-        sys.stdout.write(delta.text)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+def _in_order(arriving: Iterator[JobDelta], num_jobs: int, printer: _Printer) -> bool:
+    """Print the first unfinished job as it comes and keep what comes of later ones. True if a job failed."""
+    kept: list[list[GenerationDelta]] = [[] for _ in range(num_jobs)]
+    failed = False
+    current = 0
+    for job, delta, error in arriving:
+        if error is not None:
+            failed = True
+            typer.echo(f"isotoken: prompt {job + 1} failed: {error}", err=True)
+        kept[job].append(delta)
+        while current < num_jobs and kept[current]:
+            first = kept[current].pop(0)
+            printer.add(current, first)
+            current += first.finish_reason is not None
+    return failed
 
 
-def _print_json(session: Session, prompt: str, answer: Answer) -> None:
-    text, token_ids, finish_reason, stop_reason = "", [], None, None
-    for delta in answer:
-        text += delta.text
-        token_ids += delta.token_ids
-        finish_reason, stop_reason = delta.finish_reason, delta.stop_reason
-    line = {
-        "prompt": prompt,
-        "text": text,
-        "token_ids": token_ids,
-        "finish_reason": finish_reason,
-        "stop_reason": stop_reason,
-        "backend": session.engine.info.backend,
-    }
-    typer.echo(json.dumps(line, ensure_ascii=False))
+class _Printer(Protocol):
+    def add(self, job: int, delta: GenerationDelta) -> None: ...
+
+
+class _TextPrinter:
+    def __init__(self, starts: list[str]) -> None:
+        self._starts = starts
+
+    def add(self, job: int, delta: GenerationDelta) -> None:
+        end = "" if delta.finish_reason is None else "\n"
+        print(self._starts[job] + delta.text, end=end, flush=True)
+        self._starts[job] = ""
+
+
+class _JsonPrinter:
+    def __init__(self, prompts: list[str], backend: str) -> None:
+        self._prompts, self._backend = prompts, backend
+        self._text, self._token_ids = "", list[int]()
+
+    def add(self, job: int, delta: GenerationDelta) -> None:
+        self._text += delta.text
+        self._token_ids += delta.token_ids
+        if delta.finish_reason is None:
+            return
+        line = {
+            "prompt": self._prompts[job],
+            "text": self._text,
+            "token_ids": self._token_ids,
+            "finish_reason": delta.finish_reason,
+            "stop_reason": delta.stop_reason,
+            "backend": self._backend,
+        }
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+        self._text, self._token_ids = "", []

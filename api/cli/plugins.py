@@ -36,7 +36,7 @@ def plugins(
         typer.echo(json.dumps({**report, "conflicts": _conflicts(installed), "checks": checks}, indent=2))
         return
     for info in installed.infos:
-        _print_plugin(info, verbose=verbose)
+        _print_plugin(info, installed, verbose=verbose)
     for what, owners in _conflicts(installed).items():
         typer.secho(f"conflict: {what} is claimed by {' and '.join(owners)}: uninstall one of them", fg="red")
     for name, result in checks.items():
@@ -45,21 +45,24 @@ def plugins(
         typer.echo("\nisotoken plugins --verbose shows the tracebacks.")
 
 
-def _print_plugin(info: PluginInfo, *, verbose: bool) -> None:
-    typer.echo(f"{typer.style(info.name, bold=True)}  ({info.distribution} {info.version})".rstrip())
+def _print_plugin(info: PluginInfo, installed: Plugins, *, verbose: bool) -> None:
+    typer.echo(f"{typer.style(info.name, bold=True)}  ({info.distribution} {info.version})".replace(" )", ")"))
     if info.error is not None:
         typer.secho(f"  failed: {info.error}", fg="red")
         if verbose and info.traceback:
             typer.echo("".join(f"    {line}\n" for line in info.traceback.splitlines()), nl=False)
         return
-    by_kind: dict[str, list[str]] = {}
     for provided in info.provides:
         kind, _, name = provided.rpartition(" ")
-        by_kind.setdefault(kind, []).append(name)
-    for kind, names in by_kind.items():
-        typer.echo(f"  {kind:<10} {', '.join(names)}")
-    if others := [hook for hook in info.hooks if not hook.startswith("register_")]:
-        typer.echo(f"  {'hooks':<10} {', '.join(others)}")
+        typer.echo(f"  {kind:<10} {name:<12} {_description(installed, kind, name)}".rstrip())
+    for hook in info.hooks:
+        if not hook.startswith("register_"):
+            typer.echo(f"  {'hook':<10} {hook}")
+
+
+def _description(installed: Plugins, kind: str, name: str) -> str:
+    registry = getattr(installed, f"{kind.replace(' ', '_')}s")
+    return "" if name in registry.conflicts() else str(registry[name].description)
 
 
 def _names(installed: Plugins) -> dict[str, dict[str, dict[str, str]]]:
