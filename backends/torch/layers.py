@@ -34,22 +34,22 @@ class StepInputs:
 class RmsNorm:
     """Normalise the last dimension."""
 
-    __slots__ = ("eps", "weight")
+    __slots__ = ("dtype", "eps", "weight")
 
-    def __init__(self, weight: Tensor, eps: float) -> None:
+    def __init__(self, weight: Tensor, eps: float, dtype: torch.dtype) -> None:
         self.weight = weight
         self.eps = eps
+        self.dtype = dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x [..., H] normalised."""
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps, self.dtype)
 
 
 def load_norm(loader: WeightLoader, name: str, spec: DecoderSpec) -> RmsNorm:
-    """Load a norm's weight; one with an offset stays in float32, where the sum is exact."""
-    if spec.norm_offset == 0:
-        return RmsNorm(loader.tensor(name), spec.norm_eps)
-    return RmsNorm(loader.tensor(name, torch.float32) + spec.norm_offset, spec.norm_eps)
+    """Load a norm; its weight is kept in float32, to which the offset is added."""
+    weight = loader.tensor(name, torch.float32)
+    return RmsNorm(weight + spec.norm_offset if spec.norm_offset else weight, spec.norm_eps, loader.dtype)
 
 
 class Attention:
@@ -67,7 +67,7 @@ class Attention:
             self.k_norm = load_norm(loader, f"{prefix}.k_norm", spec)
 
     def __call__(self, x: Tensor, step: StepInputs, cache: Tensor) -> Tensor:
-        """Return the heads' outputs [T, heads * D], before o_proj; x is [T, H]."""
+        """Return the output [T, H] for x [T, H], both in the compute dtype."""
         spec = self.spec
         qkv = self.qkv(x)  # [T, (heads + 2 * kv_heads) * D]
         if self.q_norm is not None:
@@ -76,7 +76,7 @@ class Attention:
         if self.rope is not None:
             rope_(qkv[:, : spec.num_heads + spec.num_kv_heads], *step.ropes[self.rope])
         kv_write(qkv[:, spec.num_heads :], cache, step.tile_ids, step.offsets)
-        return grouped_attention(
+        heads = grouped_attention(
             qkv,
             cache,
             step.groups,
@@ -85,6 +85,7 @@ class Attention:
             window=self.window,
             softcap=spec.attention_softcap,
         )
+        return self.out(heads)
 
     def _normalise(self, qkv: Tensor) -> None:
         """Apply q_norm and k_norm in place, over each head or over the whole projection."""
@@ -111,10 +112,6 @@ class Mlp:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the MLP's output [T, H]."""
         return self.down(self.hidden(x))
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return mlp(x) + other."""
-        return self.down.plus(self.hidden(x), other)
 
 
 class Experts:
@@ -145,7 +142,3 @@ class Experts:
             y = self.down[expert](gated_activation(gate, up, spec.activation))
             out.index_add_(0, rows, y.float() * weights[rows, slots, None])
         return out.to(x.dtype)
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return the mixture's output + other."""
-        return self(x).add_(other)

@@ -44,10 +44,6 @@ class Linear:
         """Return y."""
         return functional.linear(x, self.weight, self.bias)
 
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return y + other."""
-        return self(x).add_(other)
-
     def times(self, x: Tensor, other: Tensor) -> Tensor:
         """Return y * other."""
         return self(x).mul_(other)
@@ -69,11 +65,6 @@ class PackedLinear(Linear):
     def __call__(self, x: Tensor) -> Tensor:
         """Return y."""
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return y
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return y + other."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
         return y
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
