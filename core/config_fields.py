@@ -16,6 +16,7 @@ class _Required:
 
 
 REQUIRED: Final = _Required()
+LARGEST: Final = 2**31 - 1  # of whole numbers, here and in a batch
 
 
 class Fields:
@@ -34,9 +35,11 @@ class Fields:
             return CheckpointError(f"config field {self.prefix}{name!r} is missing: expected {expected}")
         return CheckpointError(f"config field {self.prefix}{name!r} is {self.values[name]!r}: expected {expected}")
 
-    def integer(self, name: str, default: int | _Required = REQUIRED, *, minimum: int = 1) -> int:
+    def integer(
+        self, name: str, default: int | _Required = REQUIRED, *, minimum: int = 1, maximum: int = LARGEST
+    ) -> int:
         """Read a whole number."""
-        return self._read(name, default, f"a whole number of at least {minimum}", _whole(minimum))
+        return self._read(name, default, f"a whole number from {minimum} to {maximum}", _whole(minimum, maximum))
 
     def optional_integer(self, name: str, default: int | None, *, minimum: int = 1) -> int | None:
         """Read a whole number where null means "none" and absence the default."""
@@ -111,9 +114,9 @@ class Fields:
         return parsed
 
 
-def _whole(minimum: int) -> Callable[[Any], int | None]:
+def _whole(minimum: int, maximum: int = LARGEST) -> Callable[[Any], int | None]:
     def parse(value: Any) -> int | None:
-        return value if isinstance(value, int) and not isinstance(value, bool) and value >= minimum else None
+        return value if type(value) is int and minimum <= value <= maximum else None
 
     return parse
 

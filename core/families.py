@@ -15,6 +15,7 @@ from .family_parts import (
     gemma_decoder,
     layer_types,
     model_rope,
+    num_layers,
     qwen_windows,
     uniform,
 )
@@ -166,11 +167,11 @@ def _granite(fields: Fields, architecture: str) -> DecoderSpec:
 
 
 def _smollm3(fields: Fields, architecture: str) -> DecoderSpec:
-    num_layers = fields.integer("num_hidden_layers")
+    layers = num_layers(fields)
     interval = fields.integer("no_rope_layer_interval", 4)
-    rotates = [(i + 1) % interval != 0 for i in range(num_layers)]
+    rotates = [(i + 1) % interval != 0 for i in range(layers)]
     if "no_rope_layers" in fields:  # despite its name, 1 means that the layer does rotate
-        rotates = [flag != 0 for flag in fields.integers("no_rope_layers", minimum_length=num_layers)]
+        rotates = [flag != 0 for flag in fields.integers("no_rope_layers", minimum_length=layers)]
     window = fields.optional_integer("sliding_window", None) if fields.flag("use_sliding_window", False) else None
     types = layer_types(fields, lambda i: window is not None and not rotates[i])
     head_dim = fields.integer("head_dim", fields.integer("hidden_size") // fields.integer("num_attention_heads"))
@@ -180,7 +181,7 @@ def _smollm3(fields: Fields, architecture: str) -> DecoderSpec:
         fields,
         architecture,
         windows=[window if kind == "sliding_attention" else None for kind in types],
-        ropes=[rope if rotates[i] else None for i in range(num_layers)],
+        ropes=[rope if rotates[i] else None for i in range(layers)],
         qkv_bias=bias,
         o_bias=bias,
         mlp_bias=fields.flag("mlp_bias", False),
@@ -215,10 +216,7 @@ def _qwen3_moe(fields: Fields, architecture: str) -> DecoderSpec:
         fields,
         architecture,
         windows=uniform(fields, window),
-        experts=[
-            num_experts if i not in dense and (i + 1) % step == 0 else 0
-            for i in range(fields.integer("num_hidden_layers"))
-        ],
+        experts=[num_experts if i not in dense and (i + 1) % step == 0 else 0 for i in range(num_layers(fields))],
         qkv_bias=bias,
         o_bias=bias,
         qk_norm="head",

@@ -19,6 +19,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
 }
 T = TypeVar("T")
+MAX_LAYERS = 10_000  # a slip of the pen must not fill the memory with layer descriptions
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -157,10 +158,9 @@ def qwen_windows(fields: Fields) -> list[int | None]:
 
 def layer_types(fields: Fields, is_sliding: Callable[[int], bool]) -> tuple[str, ...]:
     """Read layer_types, or work them out by the family's rule where the file has none."""
-    num_layers = fields.integer("num_hidden_layers")
     if "layer_types" in fields:
-        return fields.choices("layer_types", num_layers, LAYER_TYPES)
-    return tuple(LAYER_TYPES[is_sliding(i)] for i in range(num_layers))
+        return fields.choices("layer_types", num_layers(fields), LAYER_TYPES)
+    return tuple(LAYER_TYPES[is_sliding(i)] for i in range(num_layers(fields)))
 
 
 def experts_per_token(fields: Fields, default: int, num_experts: int) -> int:
@@ -171,6 +171,11 @@ def experts_per_token(fields: Fields, default: int, num_experts: int) -> int:
     return top_k
 
 
+def num_layers(fields: Fields) -> int:
+    """Read num_hidden_layers."""
+    return fields.integer("num_hidden_layers", maximum=MAX_LAYERS)
+
+
 def uniform(fields: Fields, value: T) -> list[T]:
     """Repeat a value for every layer."""
-    return [value] * fields.integer("num_hidden_layers")
+    return [value] * num_layers(fields)

@@ -16,6 +16,7 @@ CAPABILITIES = Capabilities(
     devices=frozenset({"cpu"}),
     batch_invariant=True,  # layers.py says how
 )
+DEFAULT_NUM_LOGITS = 256  # enough to score a prompt in a few steps
 DEFAULT_KV_CACHE_BYTES = 2**30  # at most, when num_blocks is left open
 
 
@@ -50,7 +51,7 @@ def plan(checkpoint: Checkpoint, config: RunnerConfig) -> RunnerInfo:
         max_model_len=max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
-        max_num_logits=config.max_num_logits or max(config.max_num_seqs, config.max_num_batched_tokens),
+        max_num_logits=config.max_num_logits or max(config.max_num_seqs, DEFAULT_NUM_LOGITS),
         block_size=config.block_size,
         num_blocks=num_blocks,
         dtype=dtype,
@@ -63,7 +64,7 @@ def _check(config: RunnerConfig) -> None:
     """Refuse what this backend does not do, and settings that make no sense."""
     if config.dtype not in ("auto", *CAPABILITIES.dtypes):
         raise Unsupported(f"backend reference computes in float64 or float32, not in {config.dtype!r}")
-    if config.device not in ("auto", "cpu"):
+    if config.device.split(":")[0] not in ("auto", "cpu"):
         raise Unsupported(f"backend reference runs on the cpu only, not on {config.device!r}")
     if config.quantization is not None:
         raise Unsupported(f"backend reference does not quantise (asked for {config.quantization!r})")

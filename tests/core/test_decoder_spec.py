@@ -258,8 +258,10 @@ def test_other_architectures_are_named_and_the_supported_listed() -> None:
     ("changes", "words"),
     [
         ({"hidden_size": None}, ["'hidden_size' is missing", "whole number"]),
-        ({"vocab_size": "many"}, ["'vocab_size' is 'many'", "whole number of at least 1"]),
+        ({"vocab_size": "many"}, ["'vocab_size' is 'many'", "whole number from 1 to"]),
         ({"num_hidden_layers": 0}, ["'num_hidden_layers' is 0"]),
+        ({"num_hidden_layers": 10**6}, ["'num_hidden_layers' is 1000000", "10000"]),
+        ({"vocab_size": 10**12}, ["'vocab_size' is 1000000000000"]),
         ({"num_hidden_layers": True}, ["'num_hidden_layers' is True"]),
         ({"intermediate_size": 96.5}, ["'intermediate_size' is 96.5"]),
         ({"num_attention_heads": 6}, ["'num_attention_heads' is 6", "divisor of hidden_size (64)"]),

@@ -109,7 +109,7 @@ def test_info_says_what_was_granted(family_case: CaseOf) -> None:
     assert (info.dtype, info.device, info.vocab_size, info.max_model_len) == ("float64", "cpu", 128, 64)
     assert info.eos_token_ids == {2}
     assert info.num_blocks == 3 * 3
-    assert info.max_num_logits == 600
+    assert info.max_num_logits == 256
     assert info.weight_bytes == 2 * Checkpoint.open(case.folder).num_bytes
     assert info.kv_cache_bytes == runner._keys.nbytes + runner._values.nbytes
     assert load(case).info.dtype == "float32"
