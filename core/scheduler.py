@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .batch import Sampled
-from .types import FinishReason, Request, RequestOutput, Scheduled, TokenLogprobs
+from .fold import fold, is_scoring
+from .types import FinishReason, Request, RequestOutput, Scheduled
 
 if TYPE_CHECKING:
     from .interfaces import KVCache, RunnerInfo
@@ -253,7 +254,7 @@ class ContinuousScheduler:
         """Cut the request's next query out of `budget` tokens and one logits row plus `spare` others."""
         start, known = request.num_computed_tokens, len(request.token_ids)
         end = min(known, start + budget)
-        if _is_scoring(request):
+        if is_scoring(request):
             if known > request.num_prompt_tokens:  # replayed: rows between the prompt's and the last are not wanted
                 end = min(end, request.num_prompt_tokens - 1)
             first = max(start, request.num_scored_tokens)
@@ -288,9 +289,8 @@ class ContinuousScheduler:
         free_blocks = self._kv.num_free_blocks
         if self._blocked is not None and self._blocked[0] is request and free_blocks <= self._blocked[1]:
             return False  # nothing was freed since it last did not fit
-        num_hits = (
-            0 if _is_scoring(request) else self._kv.match_prefix(request)
-        )  # scoring needs every position's logits
+        looks_up = not is_scoring(request)  # scoring needs the logits of every position
+        num_hits = self._kv.match_prefix(request) if looks_up else 0
         if not self._kv.allocate(request, len(request.token_ids)):
             self._kv.free(request)
             self._blocked = (request, free_blocks)
@@ -298,7 +298,7 @@ class ContinuousScheduler:
         self._blocked = None
         if not request.num_preemptions:
             request.num_cached_tokens = min(num_hits, request.num_prompt_tokens)
-            self._num_prefix_queries += request.num_prompt_tokens
+            self._num_prefix_queries += request.num_prompt_tokens if looks_up else 0
             self._num_prefix_hits += request.num_cached_tokens
         return True
 
@@ -311,79 +311,19 @@ class ContinuousScheduler:
         """
         outputs, self._expired = self._expired, []
         tokens: list[int] = sampled.token_ids.tolist()
-        row = 0
-        for share in plan:
-            request, num_logits = share.request, share.num_logits
-            row += num_logits
+        block_size = self._kv.block_size
+        end = 0
+        for request, start, num_tokens, _, num_logits in plan:
+            row, end = end, end + num_logits
             if request.finish_reason is not None:  # left while the step was computed
                 continue
-            if not num_logits:
-                self._advance(request, share.start + share.num_tokens)
-                continue
-            outputs.append(self._fold(share, tokens, sampled, row - num_logits))
+            output = fold(request, sampled, tokens, row, end) if num_logits else None
+            computed = min(start + num_tokens, len(request.token_ids) - 1)  # rejected drafts vanish here
+            request.num_computed_tokens = computed
+            if computed % block_size < computed - start:  # a block became full
+                self._kv.commit(request)
+            if output is not None:
+                outputs.append(output)
+                if output.finish_reason is not None:
+                    self._end(request, output.finish_reason)
         return outputs
-
-    def _fold(self, share: Scheduled, tokens: list[int], sampled: Sampled, row: int) -> RequestOutput:
-        """Fold in the rows of one request, which start at `row`: those that score the prompt, then those that draw."""
-        request, params = share.request, share.request.params
-        output = RequestOutput(request_id=request.id, token_ids=[], num_cached_tokens=request.num_cached_tokens)
-        draw, end = row, row + share.num_logits
-        if params.num_prompt_logprobs is not None and request.num_scored_tokens < request.num_prompt_tokens - 1:
-            num_scored = min(share.num_logits, request.num_prompt_tokens - 1 - request.num_scored_tokens)
-            draw += num_scored
-            request.num_scored_tokens += num_scored
-            output.prompt_logprobs = _logprobs(sampled, row, draw, params.num_prompt_logprobs)
-            if draw == end:
-                self._advance(request, share.start + share.num_tokens)
-                return output
-        output.token_ids = new = self._accept(request, tokens[draw:end], output)
-        if params.num_logprobs is not None:
-            output.logprobs = _logprobs(sampled, draw, draw + len(new), params.num_logprobs)
-        self._advance(request, len(request.token_ids) - 1)
-        if output.finish_reason is not None:
-            self._end(request, output.finish_reason)
-        return output
-
-    def _accept(self, request: Request, draws: list[int], output: RequestOutput) -> list[int]:
-        """Append draws for as long as the draft before each was right; say in `output` whether the request ends."""
-        known, drafts, limit = request.token_ids, request.draft_ids, request.max_num_tokens
-        before = len(known)
-        for index, token in enumerate(draws):
-            if len(known) < limit:  # else max_tokens is 0, or it was replayed complete: nothing is wanted of it
-                known.append(token)
-                if token in request.end_token_ids:
-                    output.finish_reason, output.stop_token_id = FinishReason.STOP, token
-                    break
-            if len(known) >= limit:
-                output.finish_reason = FinishReason.LENGTH
-                break
-            if index + 1 < len(draws) and drafts[index] != token:
-                break
-        if drafts:
-            request.draft_ids = []
-        return known[before:]
-
-    def _advance(self, request: Request, num_computed_tokens: int) -> None:
-        """Set the computed length (rejected drafts vanish here) and publish blocks that became full."""
-        grown = num_computed_tokens - request.num_computed_tokens
-        request.num_computed_tokens = num_computed_tokens
-        if num_computed_tokens % self._kv.block_size < grown:
-            self._kv.commit(request)
-
-
-def _is_scoring(request: Request) -> bool:
-    """Whether logprobs of prompt positions are still to be reported."""
-    return request.params.num_prompt_logprobs is not None and request.num_scored_tokens < request.num_prompt_tokens - 1
-
-
-def _logprobs(sampled: Sampled, start: int, stop: int, k: int) -> list[TokenLogprobs]:
-    """Rows `start` to `stop` of `sampled` with the `k` best tokens of each (-1: all)."""
-    assert sampled.logprobs is not None and sampled.ranks is not None
-    ids = sampled.token_ids[start:stop].tolist()
-    tops: list[list[tuple[int, float]]] = [[] for _ in ids]
-    if k and sampled.top_ids is not None and sampled.top_logprobs is not None:
-        width = sampled.top_ids.shape[1] if k < 0 else k
-        top_ids, top_logprobs = sampled.top_ids[start:stop, :width], sampled.top_logprobs[start:stop, :width]
-        tops = [list(zip(*pair, strict=True)) for pair in zip(top_ids.tolist(), top_logprobs.tolist(), strict=True)]
-    logprobs, ranks = sampled.logprobs[start:stop].tolist(), sampled.ranks[start:stop].tolist()
-    return [TokenLogprobs(*fields) for fields in zip(ids, logprobs, ranks, tops, strict=True)]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import pytest
-from isotoken.core import batch_builder, kv_cache, logits_edits, scheduler
+from isotoken.core import batch_builder, fold, kv_cache, logits_edits, scheduler
 from isotoken.plugins.kv_caches import contiguous
 from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
 
@@ -20,21 +19,21 @@ MAX_SETUPS = 40
 MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     "rejected drafts count as computed": (
         scheduler,
-        "self._advance(request, len(request.token_ids) - 1)",
-        "self._advance(request, share.start + share.num_tokens)",
+        "computed = min(start + num_tokens, len(request.token_ids) - 1)",
+        "computed = start + num_tokens",
     ),
     "one draft too many is accepted": (
-        scheduler,
-        "drafts[index] != token:",
-        "index and drafts[index - 1] != known[-2]:",
+        fold,
+        "token != drafts[index]:",
+        "index and known[-2] != drafts[index - 1]:",
     ),
     "drafts reach past max_tokens": (scheduler, "spare, request.max_num_tokens - known - 1)", "spare)"),
     "an accepted run goes on after a stop": (
-        scheduler,
-        "FinishReason.STOP, token\n                    break",
+        fold,
+        "FinishReason.STOP, token\n                break",
         "FinishReason.STOP, token",
     ),
-    "scoring takes prefix hits": (scheduler, "0 if _is_scoring(request) else ", ""),
+    "scoring takes prefix hits": (scheduler, "looks_up = not is_scoring(request)", "looks_up = True"),
     "scored positions are scored again": (scheduler, "first = max(start, request.num_scored_tokens)", "first = start"),
     "uncomputed blocks are published": (
         kv_cache,
@@ -93,18 +92,23 @@ def gold() -> Gold:
 
 
 def sow(monkeypatch: pytest.MonkeyPatch, module: ModuleType, old: str, new: str) -> None:
-    """Replace the methods of the module's classes by those of its changed source."""
+    """Replace the methods of the module's classes, and its functions wherever they were imported, by mistaken ones."""
     source = Path(str(module.__file__)).read_text()
     assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times"
     mutant = ModuleType(module.__name__)
     mutant.__dict__.update(__package__=module.__package__, __file__=module.__file__)
-    monkeypatch.setitem(sys.modules, f"{module.__name__}_mutant", mutant)
     exec(compile(source.replace(old, new), str(module.__file__), "exec"), mutant.__dict__)
-    for name, cls in vars(module).items():
-        if isinstance(cls, type) and cls.__module__ == module.__name__ and not hasattr(cls, "__dataclass_fields__"):
+    for name, original in list(vars(module).items()):
+        if getattr(original, "__module__", None) != module.__name__ or hasattr(original, "__dataclass_fields__"):
+            continue
+        if isinstance(original, type):
             for attribute, value in vars(getattr(mutant, name)).items():
                 if callable(value) or isinstance(value, (property, staticmethod)):
-                    monkeypatch.setattr(cls, attribute, value)
+                    monkeypatch.setattr(original, attribute, value)
+        elif isinstance(original, FunctionType):
+            for user in (module, scheduler):
+                if vars(user).get(name) is original:
+                    monkeypatch.setattr(user, name, getattr(mutant, name))
 
 
 def telling_seeds(module: ModuleType, gold: Gold) -> list[int]:
