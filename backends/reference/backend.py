@@ -74,9 +74,14 @@ def _check(config: RunnerConfig) -> None:
         raise Unsupported(f"backend reference runs in one process (tensor_parallel_size {config.tensor_parallel_size})")
     if config.options:
         raise ValueError(f"backend reference has no option {next(iter(config.options))!r}; it has none at all")
-    for name in ("max_num_seqs", "max_num_batched_tokens", "block_size"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}: expected at least 1")
+    sizes = {
+        "max_num_seqs": config.max_num_seqs,
+        "max_num_batched_tokens": config.max_num_batched_tokens,
+        "block_size": config.block_size,
+    }
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}: expected at least 1")
     if config.num_blocks < 0:
         raise ValueError(f"num_blocks is {config.num_blocks}: expected at least 1, or 0 for the default")
     if config.max_num_logits and config.max_num_logits < config.max_num_seqs:
