@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
+from isotoken.api.engine import AsyncEngine, Limits
 from isotoken.api.text import TextModel
 from isotoken.plugins.build import EngineConfig
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SPECIAL = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-TEXT = """The quick brown fox jumps over the lazy dog. Portez ce vieux whisky au juge blond qui fume. Falsches Üben von
-Xylophonmusik quält jeden größeren Zwerg. Любя, съешь щипцы, вздохнёт мэр. いろはにほへと ちりぬるを. 🙂🙃🚀 zero one two three four"""
+TEXT = """The quick brown fox jumps over the lazy dog. Portez ce vieux whisky au juge blond qui fume.
+Falsches Üben von Xylophonmusik quält jeden größeren Zwerg. Любя, съешь щипцы, вздохнёт мэр.
+いろはにほへと ちりぬるを. 🙂🙃🚀 zero one two three four"""
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS, INTERMEDIATE = 32, 4, 2, 8, 2, 48
 MAX_MODEL_LEN = 256
 
@@ -112,6 +114,20 @@ def text_model(model_dir: Path) -> TextModel:
 
 
 @pytest.fixture
+def faulty_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Installs faulty_backend.py as a distribution that engines started from here find; gives its folder."""
+    folder = tmp_path / "site"
+    info = folder / "isotoken_faulty-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "isotoken_faulty.py").write_text((Path(__file__).parent / "faulty_backend.py").read_text())
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: isotoken-faulty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[isotoken]\nfaulty = isotoken_faulty\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("FAULTY_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
 def engine_config(model_dir: Path) -> Callable[..., EngineConfig]:
     """Makes a config of the tiny model; small batches so that requests wait, share and chunk."""
 
@@ -126,3 +142,24 @@ def engine_config(model_dir: Path) -> Callable[..., EngineConfig]:
         return EngineConfig(model=str(model_dir), **{**defaults, **settings})  # type: ignore[arg-type]
 
     return make
+
+
+Body = Callable[[AsyncEngine], Awaitable[None]]
+
+
+@pytest.fixture
+def with_engine(engine_config: Callable[..., EngineConfig]) -> Callable[..., None]:
+    """Runs a coroutine function with a fresh engine in a child process, and ends it afterwards."""
+
+    def run(body: Body, *, limits: Limits | None = None, **settings: object) -> None:
+        async def main() -> None:
+            async with asyncio.timeout(120):
+                engine = await AsyncEngine.start(engine_config(**settings), limits)
+                try:
+                    await body(engine)
+                finally:
+                    await engine.stop()
+
+        asyncio.run(main())
+
+    return run

@@ -1,0 +1,375 @@
+"""The command line: what each command prints, to whom, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from isotoken import SamplingParams, __version__
+from isotoken.api.cli.app import app, main
+from isotoken.api.cli.flags import DEFAULT_MODEL, EngineFlags, SamplingFlags
+from isotoken.api.cli.serve import LimitFlags, ServerFlags
+from isotoken.api.engine.limits import Limits
+from isotoken.api.llm import LLM
+from isotoken.api.server.settings import ServerSettings
+from isotoken.models import DEFAULT_MODEL as BUILTIN_DEFAULT
+from isotoken.plugins.build import EngineConfig
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def commands(path: tuple[str, ...] = (), group: Any = None) -> list[tuple[str, ...]]:
+    group = group or typer.main.get_command(app)
+    found = [path]
+    for name, child in getattr(group, "commands", {}).items():
+        found += commands((*path, name), child)
+    return found
+
+
+def test_version(command: Run) -> None:
+    done = command("--version")
+    assert (done.returncode, done.stdout) == (0, f"isotoken {__version__}\n")
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+def test_every_command_has_help_on_80_columns(command: Run, path: tuple[str, ...]) -> None:
+    done = command(*path, "--help")
+    assert done.returncode == 0, done.stderr
+    assert " ".join(("isotoken", *path)) in done.stdout
+    if path != ("conformance",):
+        assert not [line for line in done.stdout.splitlines() if len(line) > 80]
+        assert "…" not in done.stdout  # nothing is cut short
+
+
+def test_the_help_names_every_command(command: Run) -> None:
+    done = command("--help")
+    for name in ("serve", "generate", "chat", "models", "plugins", "conformance"):
+        assert re.search(rf"^│ {name} +\S", done.stdout, re.MULTILINE), done.stdout
+
+
+# --- the flags are the settings ------------------------------------------------------------------
+
+
+def defaults_of(kind: Any) -> dict[str, Any]:
+    return {name: getattr(kind(), name) for name in (each.name for each in fields(kind))}
+
+
+def test_every_engine_setting_has_a_flag_with_the_same_default() -> None:
+    flags = defaults_of(EngineFlags)
+    flags["options"] = dict(flags.pop("option"))
+    flags["prefix_caching"] = not flags.pop("no_prefix_caching")
+    settings = {each.name: getattr(EngineConfig(model=""), each.name) for each in fields(EngineConfig)}
+    assert flags == {name: value for name, value in settings.items() if name != "model"}
+
+
+def test_every_limit_has_a_flag_with_the_same_default() -> None:
+    limits = {each.name.removesuffix("_s"): getattr(Limits(), each.name) for each in fields(Limits)}
+    assert defaults_of(LimitFlags) == limits
+
+
+def test_every_server_setting_has_a_flag_with_the_same_default() -> None:
+    assert ServerFlags().settings(LimitFlags()) == ServerSettings()
+    renamed = {"served_model_names": "served_model_name", "route_plugins": "enable_routes"}
+    settings = {renamed.get(each.name, each.name) for each in fields(ServerSettings)} - {"limits"}
+    assert settings == {each.name for each in fields(ServerFlags)}
+
+
+def test_sampling_flags_are_sampling_parameters() -> None:
+    assert SamplingFlags().params() == SamplingParams(max_tokens=128, temperature=0)
+    flags = SamplingFlags(top_k=5, top_p=0.5, seed=3, stop=["a", "b"], ignore_eos=True)
+    params = flags.params()
+    assert (params.top_k, params.top_p, params.seed, list(params.stop), params.ignore_eos) == (
+        5,
+        0.5,
+        3,
+        ["a", "b"],
+        True,
+    )
+
+
+def test_flags_reach_the_engine_config(model_dir: Path) -> None:
+    flags = EngineFlags(dtype="float64", option=["a=1", "b=x=y"], no_prefix_caching=True, draft_model=str(model_dir))
+    config = flags.config(str(model_dir))
+    assert (config.model, config.draft_model) == (str(model_dir), str(model_dir))
+    assert (config.dtype, config.options, config.prefix_caching) == ("float64", {"a": "1", "b": "x=y"}, False)
+
+
+def test_the_default_model_is_the_built_in_one() -> None:
+    assert DEFAULT_MODEL == BUILTIN_DEFAULT
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["serv"], 2, "No such command 'serv'. Did you mean 'serve'?"),
+        (["generate", "--bogus", "x"], 2, "No such option: --bogus"),
+        (["serve", "--port", "x"], 2, "Invalid value for '--port'"),
+        (["serve", "--port", "70000"], 2, "at most 65535"),
+        (["generate", "--block-size", "0", "x"], 2, "'--block-size': 0 is not allowed: at least 1"),
+        (["generate", "--memory-fraction", "0", "x"], 2, "above 0"),
+        (["generate", "--top-p", "1.5", "x"], 2, "top_p = 1.5 is not allowed: a number above 0 and at most 1"),
+        (["generate", "--option", "packed", "x"], 2, "'packed' is not of the form KEY=VALUE"),
+        (["serve", "--generation-config", "vllm"], 2, "--generation-config"),
+        (["generate", "-m", "isotoken-smal", "x"], 1, "unknown model 'isotoken-smal'"),
+        (["generate", "-m", "/no/such/folder", "x"], 1, "there is no folder /no/such/folder"),
+        (["chat", "./nowhere"], 1, "there is no folder nowhere"),
+        (["models", "pull", "no-such-owner/no-such-model"], 1, "not in the Hugging Face cache"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_use_is_one_clear_line(command: Run, arguments: list[str], code: int, expected: str) -> None:
+    done = command(*arguments)
+    assert expected in done.stderr
+    assert done.stderr.startswith("isotoken: ")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2  # the second says where the help is
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--backend", "reverence"], "unknown backend 'reverence'; installed: .*did you mean 'reference'"),
+        (["--backend", "reference", "--quantization", "int4"], "reference does not offer quantization='int4'"),
+        (["--backend", "reference", "--tensor-parallel-size", "2"], "tensor_parallel_size=2 is not possible"),
+        (["--backend", "reference", "--device", "cuda"], "reference cannot run on device 'cuda'"),
+        (["--backend", "reference", "--dtype", "bfloat16"], "reference does not compute in 'bfloat16'"),
+        (["--backend", "reference", "--scheduler", "fair"], "unknown scheduler 'fair'"),
+        (["--backend", "reference", "--drafter", "model"], "draft"),
+        (["--backend", "reference", "--option", "speed=11"], "speed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_refused_in_one_line(
+    command: Run, model_dir: Path, flags: list[str], expected: str
+) -> None:
+    done = command("generate", "-m", str(model_dir), *flags, "x")
+    assert re.search(expected, done.stderr)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_model_names_the_file(command: Run, tmp_path: Path, model_dir: Path) -> None:
+    for file in model_dir.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = command("generate", "-m", str(tmp_path), "--backend", "reference", "x")
+    assert done.returncode == 1
+    assert "model.safetensors" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["before", "after", "environment"])
+def test_debug_adds_the_traceback(command: Run, where: str) -> None:
+    arguments = ["generate", "-m", "/no/such/folder", "x"]
+    if where == "environment":
+        done = command(*arguments, ISOTOKEN_DEBUG="1")
+    else:
+        done = command(*(["--debug", *arguments] if where == "before" else [*arguments, "--debug"]))
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "isotoken: there is no folder /no/such/folder"
+    assert done.returncode == 1
+
+
+def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("isotoken.plugins.manager.Plugins.load", broken)
+    assert main(["plugins"]) == 1
+    assert "ZeroDivisionError: a bug" in (error := capsys.readouterr().err)
+    assert "please report" in error
+
+
+# --- plugins -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken_plugin(tmp_path: Path) -> Path:
+    """A folder for PYTHONPATH with an installed distribution whose plugin cannot be imported."""
+    (tmp_path / "breaks.py").write_text("import no_such_engine\n")
+    info = tmp_path / "isotoken_breaks-3.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: isotoken-breaks\nVersion: 3.1\n")
+    (info / "entry_points.txt").write_text("[isotoken]\nbreaks = breaks\n")
+    return tmp_path
+
+
+def test_plugins_lists_the_built_ins_with_their_distribution(command: Run) -> None:
+    done = command("plugins")
+    assert done.returncode == 0
+    assert f"builtin  (isotoken {__version__})" in done.stdout
+    for line in (
+        "backend    reference",
+        "backend    torch",
+        "scheduler  continuous",
+        "kv cache   paged",
+        "drafter    ngram",
+    ):
+        assert line in done.stdout
+    assert "failed" not in done.stdout
+
+
+def test_plugins_shows_what_failed_and_why(command: Run, broken_plugin: Path) -> None:
+    done = command("plugins", PYTHONPATH=str(broken_plugin))
+    assert "breaks  (isotoken-breaks 3.1)" in done.stdout
+    assert "failed: ModuleNotFoundError: No module named 'no_such_engine'" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "backend    reference" in done.stdout
+
+
+def test_plugins_verbose_has_the_traceback(command: Run, broken_plugin: Path) -> None:
+    done = command("plugins", "--verbose", PYTHONPATH=str(broken_plugin))
+    assert "Traceback (most recent call last)" in done.stdout
+    assert str(broken_plugin / "breaks.py") in done.stdout
+
+
+def test_plugins_as_json(command: Run, broken_plugin: Path) -> None:
+    report = json.loads(command("plugins", "--json", PYTHONPATH=str(broken_plugin)).stdout)
+    by_name = {plugin["name"]: plugin for plugin in report["plugins"]}
+    assert "no_such_engine" in by_name["breaks"]["traceback"]
+    assert "backend reference" in by_name["reference"]["provides"]
+    assert report["names"]["schedulers"]["naive"]["plugin"] == "builtin"
+
+
+def test_plugins_names_both_owners_of_a_contested_name(command: Run, broken_plugin: Path) -> None:
+    (broken_plugin / "breaks.py").write_text(
+        "from isotoken.plugins.hookspecs import hookimpl\nISOTOKEN_API = '1.0'\n"
+        "@hookimpl\ndef register_backends(register):\n    register('reference', object)\n"
+    )
+    done = command("plugins", PYTHONPATH=str(broken_plugin))
+    assert "conflict: backend reference is claimed by isotoken-breaks (plugin breaks) and isotoken" in done.stdout
+    done = command("generate", "--backend", "reference", "x", PYTHONPATH=str(broken_plugin))
+    assert (done.returncode, "claimed by" in done.stderr) == (1, True)
+
+
+def test_plugins_check_says_what_each_backend_can_do_here(command: Run) -> None:
+    done = command("plugins", "--check")
+    assert re.search(r"backend reference: devices cpu; dtypes .*float64", done.stdout)
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def test_models_lists_the_built_in_ones(command: Run) -> None:
+    done = command("models")
+    assert re.search(rf"^{DEFAULT_MODEL} +built-in +\d+\.\d MB +\S+ +\(served when none is named\)$", done.stdout, re.M)
+    (entry, *_) = json.loads(command("models", "--json").stdout)
+    assert (Path(entry["path"]) / "config.json").is_file()
+
+
+# --- generate and chat ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def expected(model_dir: Path) -> Callable[..., str]:
+    """What the Python API says to the same request."""
+    llm = LLM(model_dir, backend="reference")
+
+    def text_of(prompt: str | list[dict[str, str]], **params: Any) -> str:
+        sampling = SamplingParams(**{"temperature": 0, "max_tokens": 12, **params})
+        results = llm.generate(prompt, sampling) if isinstance(prompt, str) else llm.chat(prompt, sampling)
+        return results[0].outputs[0].text
+
+    return text_of
+
+
+@pytest.fixture
+def generate(command: Run, model_dir: Path) -> Run:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return command(
+            "generate", "-m", str(model_dir), "--backend", "reference", "--max-tokens", "12", *arguments, **more
+        )
+
+    return run
+
+
+def test_generate_prints_what_follows_the_prompt(generate: Run, expected: Callable[..., str]) -> None:
+    done = generate("The quick")
+    assert (done.returncode, done.stdout) == (0, expected("The quick") + "\n")
+
+
+def test_generate_answers_several_prompts_in_order(generate: Run, expected: Callable[..., str]) -> None:
+    prompts = ["zero one", "The quick brown fox jumps over the lazy", "whisky"]
+    done = generate("--echo", *prompts)
+    assert done.stdout == "".join(f"{prompt}{expected(prompt)}\n" for prompt in prompts)
+
+
+def test_generate_reads_a_prompt_from_standard_input(generate: Run, expected: Callable[..., str]) -> None:
+    assert generate(stdin="two three\n").stdout == expected("two three") + "\n"
+
+
+def test_generate_draws_the_same_tokens_from_the_same_seed(generate: Run, expected: Callable[..., str]) -> None:
+    done = generate("--temperature", "1", "--seed", "11", "The quick")
+    assert done.stdout == expected("The quick", temperature=1, seed=11) + "\n"
+
+
+def test_generate_as_json(generate: Run, expected: Callable[..., str]) -> None:
+    done = generate("--json", "zero one", "The quick")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["prompt"] for line in lines] == ["zero one", "The quick"]
+    assert [line["text"] for line in lines] == [expected("zero one"), expected("The quick")]
+    assert all(line["finish_reason"] in ("stop", "length") and len(line["token_ids"]) <= 12 for line in lines)
+
+
+def test_generate_refuses_a_prompt_beyond_the_context(generate: Run) -> None:
+    done = generate("word " * 400)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "maximum context length is 256 tokens" in done.stderr
+
+
+def test_chat_remembers_the_conversation(command: Run, model_dir: Path, expected: Callable[..., str]) -> None:
+    done = command(
+        "chat", str(model_dir), "--backend", "reference", "--max-tokens", "12", "--system", "Be brief.",
+        stdin="one two\n\nthree\n/reset\none two\n/quit\nnever said\n",
+    )  # fmt: skip
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one two"}]
+    first = expected(messages)
+    more = [{"role": "assistant", "content": first}, {"role": "user", "content": "three"}]
+    assert done.stdout == f"{first}\n{expected([*messages, *more])}\n{first}\n"
+    assert done.returncode == 0
+
+
+def test_chat_takes_a_system_prompt_on_the_way(command: Run, model_dir: Path, expected: Callable[..., str]) -> None:
+    done = command(
+        "chat", str(model_dir), "--backend", "reference", "--max-tokens", "12", stdin="/system Be brief.\none two\n"
+    )
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one two"}]
+    assert done.stdout == expected(messages) + "\n"
+
+
+def test_chat_goes_on_after_a_message_that_it_cannot_answer(
+    command: Run, model_dir: Path, expected: Callable[..., str]
+) -> None:
+    done = command(
+        "chat", str(model_dir), "--backend", "reference", "--max-tokens", "12", stdin=f"{'word ' * 400}\n/no\none two\n"
+    )
+    assert done.stdout == expected([{"role": "user", "content": "one two"}]) + "\n"
+    assert "maximum context length" in done.stderr
+    assert "no such command: /no" in done.stderr
+
+
+# --- conformance ---------------------------------------------------------------------------------
+
+
+def test_conformance_passes_its_arguments_on(command: Run) -> None:
+    done = command("conformance", "--backend", "reference", "--collect-only", "-q", "-k", "greedy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "conformance" in done.stdout
+
+
+def test_conformance_matrix_needs_reports(command: Run) -> None:
+    done = command("conformance", "matrix")
+    assert done.returncode == 2
+    assert "matrix" in done.stderr
