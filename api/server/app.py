@@ -22,7 +22,7 @@ from .models import list_models, show_model
 from .observe import Observer
 from .openai_chat import create_chat_completion
 from .openai_completions import create_completion
-from .service import Service
+from .service import Served, Service
 from .settings import ServerSettings
 from .tgi import compat_generate, generate, generate_stream, info
 from .tokenization import detokenize, tokenize
@@ -50,7 +50,7 @@ class Application(Litestar):
 
     __slots__ = ("_observed",)
 
-    def observe(self, service: Service) -> None:
+    def observe(self, service: Served) -> None:
         """Let every request pass by the observer."""
         self._observed = Observer(super().__call__, service.metrics)
 
@@ -70,7 +70,7 @@ def create_app(engine: AsyncEngine, settings: ServerSettings) -> Litestar:
     return build_app(Service(settings, engine))
 
 
-def build_app(service: Service) -> Litestar:
+def build_app(service: Served) -> Litestar:
     """Return the ASGI application for a service whose engine may still be starting."""
 
     def provide_service() -> Service:

@@ -7,13 +7,13 @@ from typing import Any
 from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from .service import Service
+from .service import Served
 
 _TAKES_REQUESTS = ("ready", "restarting")  # while the engine restarts, requests wait instead of failing
 
 
 @get("/health", tags=["Operations"], summary="Say whether requests can be answered")
-async def health(service: Service) -> Response[dict[str, Any]]:
+async def health(service: Served) -> Response[dict[str, Any]]:
     """Return 200 and {"status": "healthy"} when requests are taken, else 503."""
     if service.state in _TAKES_REQUESTS:
         return Response({"status": "healthy"})
@@ -22,13 +22,13 @@ async def health(service: Service) -> Response[dict[str, Any]]:
 
 
 @get("/health/live", tags=["Operations"], summary="Say whether the process works at all")
-async def live(service: Service) -> dict[str, Any]:
+async def live(service: Served) -> dict[str, Any]:
     """Return 200 as long as this process answers, whatever the engine does."""
     return {"status": "alive", "state": service.state}
 
 
 @get("/health/ready", tags=["Operations"], summary="Say whether to send requests here")
-async def ready(service: Service) -> Response[dict[str, Any]]:
+async def ready(service: Served) -> Response[dict[str, Any]]:
     """Return 200 when requests are taken, else 503: while the engine starts, and from SIGTERM on."""
     takes = service.state in _TAKES_REQUESTS
     return Response(
@@ -37,6 +37,6 @@ async def ready(service: Service) -> Response[dict[str, Any]]:
 
 
 @get("/metrics", tags=["Operations"], summary="Metrics in Prometheus' text format", media_type="text/plain")
-async def metrics(service: Service) -> Response[bytes]:
+async def metrics(service: Served) -> Response[bytes]:
     """Return the metrics."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

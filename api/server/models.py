@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import get
+from litestar.params import FromPath
 
 from .documentation import answers
 from .openai_answers import ModelCard, ModelList
-from .service import Service
+from .service import Served, Service
 
 
 @get("/v1/models", tags=["OpenAI"], summary="List the served model", responses=answers(ModelList))
-async def list_models(service: Service) -> dict[str, Any]:
+async def list_models(service: Served) -> dict[str, Any]:
     """List the served model, once for each of its names."""
     return {"object": "list", "data": [_card(service, name) for name in service.names]}
 
 
 @get("/v1/models/{name:path}", tags=["OpenAI"], summary="Look at a model", responses=answers(ModelCard))
-async def show_model(name: str, service: Service) -> dict[str, Any]:
+async def show_model(name: FromPath[str], service: Served) -> dict[str, Any]:
     """Return one model. Names may hold slashes."""
     name = name.removeprefix("/")
     service.check_model(name)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from litestar import Request, post
+from litestar.params import JSONBody
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
@@ -24,7 +25,7 @@ from .openai_schemas import ChatRequest
 from .prompts import chat_prompt
 from .requests import RequestContext, context_of
 from .sampling import chat_names, chat_params, named
-from .service import Service
+from .service import Served, Service
 from .sse import DONE, EventStream, encode, event
 
 
@@ -35,7 +36,9 @@ from .sse import DONE, EventStream, encode, event
     summary="Answer a conversation",
     responses=answers(ChatResponse),
 )
-async def create_chat_completion(request: Request[Any, Any, Any], data: ChatRequest, service: Service) -> ASGIApp:
+async def create_chat_completion(
+    request: Request[Any, Any, Any], data: JSONBody[ChatRequest], service: Served
+) -> ASGIApp:
     """Continue a conversation with the assistant's next message."""
     service.check_model(data.model)
     text, info = service.engine.text, service.engine.info

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from litestar import Request, post
+from litestar.params import JSONBody
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
@@ -24,7 +25,7 @@ from .openai_schemas import CompletionRequest
 from .prompts import completion_prompts
 from .requests import RequestContext, context_of
 from .sampling import completion_params, named
-from .service import Service
+from .service import Served, Service
 from .sse import DONE, EventStream, encode, event
 
 
@@ -35,7 +36,9 @@ from .sse import DONE, EventStream, encode, event
     summary="Continue a prompt",
     responses=answers(CompletionResponse),
 )
-async def create_completion(request: Request[Any, Any, Any], data: CompletionRequest, service: Service) -> ASGIApp:
+async def create_completion(
+    request: Request[Any, Any, Any], data: JSONBody[CompletionRequest], service: Served
+) -> ASGIApp:
     """Continue one or several prompts."""
     service.check_model(data.model)
     text, info = service.engine.text, service.engine.info
@@ -64,7 +67,7 @@ async def create_completion(request: Request[Any, Any, Any], data: CompletionReq
     return ASGIResponse(body=encode(form.answer(choices)), media_type="application/json")
 
 
-def _check_together(data: CompletionRequest, num_prompts: int, n: int, service: Service) -> None:
+def _check_together(data: CompletionRequest, num_prompts: int, n: int, service: Served) -> None:
     limit = service.settings.limits.max_num_choices
     if num_prompts > 1 and num_prompts * n > limit * 16:
         raise ApiError(400, f"{num_prompts} prompts with n = {n} are too many", param="prompt")

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from litestar.di import NamedDependency
+
 from ... import __version__
 from ..engine import AsyncEngine
 from ..errors import NotReady
@@ -103,3 +105,7 @@ def _fingerprint(engine: AsyncEngine) -> str:
     info = engine.info
     facts = (__version__, Path(info.model).name, info.weight_bytes, info.backend, info.device, info.dtype)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:10]
+
+
+Served = NamedDependency[Service]
+"""How a route asks for the service."""

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from litestar import Request, Response, get, post
+from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
 from ... import __version__
@@ -17,7 +18,7 @@ from .errors import failure_of
 from .generation import Generation
 from .requests import context_of
 from .sampling import named
-from .service import Service
+from .service import Served, Service
 from .sse import EventStream, encode, event
 from .tgi_answers import GenerateResponse, Info, TgiError
 from .tgi_forms import ShortForm, TgiForm
@@ -40,7 +41,7 @@ _ANSWERS = answers(GenerateResponse, error=TgiError, statuses=ERRORS)
     summary="Continue a prompt",
     responses=_ANSWERS,
 )
-async def generate(request: Request[Any, Any, Any], data: GenerateRequest, service: Service) -> ASGIApp:
+async def generate(request: Request[Any, Any, Any], data: JSONBody[GenerateRequest], service: Served) -> ASGIApp:
     """Answer `inputs` as text-generation-inference does, and `prompt` with {"text"}. Streams when `stream` is true."""
     return await _answer(request, data, service)
 
@@ -52,7 +53,7 @@ async def generate(request: Request[Any, Any, Any], data: GenerateRequest, servi
     summary="Continue a prompt, streamed",
     responses=_ANSWERS,
 )
-async def generate_stream(request: Request[Any, Any, Any], data: GenerateRequest, service: Service) -> ASGIApp:
+async def generate_stream(request: Request[Any, Any, Any], data: JSONBody[GenerateRequest], service: Served) -> ASGIApp:
     """Stream one event for each token."""
     return await _answer(request, data, service, stream=True)
 
@@ -64,7 +65,7 @@ async def generate_stream(request: Request[Any, Any, Any], data: GenerateRequest
     summary="Continue a prompt (compatible with hosted endpoints)",
     responses=_ANSWERS,
 )
-async def compat_generate(request: Request[Any, Any, Any], data: GenerateRequest, service: Service) -> ASGIApp:
+async def compat_generate(request: Request[Any, Any, Any], data: JSONBody[GenerateRequest], service: Served) -> ASGIApp:
     """Like /generate, with the answer in a list."""
     return await _answer(request, data, service, in_list=True)
 
@@ -75,7 +76,7 @@ async def compat_generate(request: Request[Any, Any, Any], data: GenerateRequest
     summary="Say what is served",
     responses=answers(Info, error=TgiError, statuses={503: ERRORS[503]}),
 )
-async def info(service: Service) -> dict[str, Any]:
+async def info(service: Served) -> dict[str, Any]:
     """Return the model and its limits."""
     facts, limits = service.engine.info, service.settings.limits
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import post
+from litestar.params import JSONBody
 
 from ..text import TextModel
 from .documentation import answers
@@ -12,13 +13,13 @@ from .openai_answers import DetokenizeResponse, TokenizeResponse
 from .openai_schemas import DetokenizeRequest, TokenizeRequest
 from .prompts import check_token_ids, render, run_text
 from .sampling import named
-from .service import Service
+from .service import Served
 
 
 @post(
     "/tokenize", status_code=200, tags=["Tokens"], summary="Turn text into tokens", responses=answers(TokenizeResponse)
 )
-async def tokenize(data: TokenizeRequest, service: Service) -> dict[str, Any] | list[dict[str, Any]]:
+async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str, Any] | list[dict[str, Any]]:
     """Answer `prompt` or `messages` with {count, max_model_len, tokens}, and `inputs` with TGI's list of tokens."""
     service.check_model(data.model)
     text = service.engine.text
@@ -46,7 +47,7 @@ async def tokenize(data: TokenizeRequest, service: Service) -> dict[str, Any] | 
     summary="Turn tokens into text",
     responses=answers(DetokenizeResponse),
 )
-async def detokenize(data: DetokenizeRequest, service: Service) -> dict[str, Any]:
+async def detokenize(data: JSONBody[DetokenizeRequest], service: Served) -> dict[str, Any]:
     """Return the text of tokens, special ones included."""
     service.check_model(data.model)
     check_token_ids(data.tokens, service.engine.info.vocab_size, "tokens")

@@ -39,10 +39,6 @@ import json, sys
 from isotoken.api.engine import Limits
 from isotoken.api.server import ServerSettings, serve
 from isotoken.plugins.build import EngineConfig
-import isotoken.api.engine.replay as R  # TEMPORARY
-_i = R.Replay.__init__
-def _n(self): _i(self); self._up = True
-R.Replay.__init__ = _n
 config, settings, limits = json.loads(sys.argv[1])
 settings = ServerSettings(port=0, limits=Limits(**limits), **settings)
 code = serve(EngineConfig(**config), settings, on_started=lambda url, engine: print(url, engine.pid, flush=True))

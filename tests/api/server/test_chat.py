@@ -32,7 +32,8 @@ def test_answer(server: Any) -> None:
 
 
 def test_without_a_limit_the_context_is_the_limit(server: Any) -> None:
-    answer = chat(server, temperature=0, ignore_eos=True)
+    messages = [{"role": "user", "content": "0" * 2000}]  # a token each
+    answer = chat(server, messages=messages, temperature=0, ignore_eos=True)
     assert answer["usage"]["total_tokens"] == 2048
     assert answer["choices"][0]["finish_reason"] == "length"
 
