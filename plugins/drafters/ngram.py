@@ -59,6 +59,8 @@ class _Index:
         limit = len(tokens) - 1
         for length in _LENGTHS:
             first = max(self._num_indexed + 1, length)  # length at which the first new n-gram ends
+            if first > limit:  # too few tokens for one
+                continue
             columns = [tokens[first - length + shift : limit - length + shift + 1] for shift in range(length)]
             self._ends.update(zip(zip(*columns, strict=True), range(first, limit + 1), strict=True))
         self._num_indexed = max(limit, self._num_indexed)
