@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -63,6 +64,9 @@ class ServerFlags:
         Path | None,
         flag(_SERVER, "A Jinja file, instead of the model's.", metavar="FILE", exists=True, dir_okay=False),
     ] = None
+    trust_request_chat_template: Annotated[
+        bool, flag(_SERVER, "Let a request bring a chat template of its own.", "--trust-request-chat-template")
+    ] = False
     enable_routes: Annotated[
         list[str], flag(_SERVER, "Serve this plugin's HTTP routes too. May be repeated.", metavar="NAME")
     ] = field(default_factory=list)
@@ -98,6 +102,7 @@ class ServerFlags:
             ),
             generation_config=self.generation_config,
             chat_template=None if self.chat_template is None else self.chat_template.read_text(),
+            trust_request_chat_template=self.trust_request_chat_template,
             route_plugins=tuple(self.enable_routes),
             slow_reader_timeout=self.slow_reader_timeout,
             drain_timeout=self.drain_timeout,
@@ -114,7 +119,11 @@ def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: M
     config = engine.config(model)
     from ..server.run import serve as run  # noqa: PLC0415  (the server: only once the arguments are known to be good)
 
-    raise typer.Exit(run(config, settings, on_started=_print_banner))
+    try:
+        code = run(config, settings, on_started=_print_banner)
+    except socket.gaierror as error:
+        raise typer.BadParameter(f"{server.host!r}: {error.strerror}", param_hint="'--host'") from error
+    raise typer.Exit(code)
 
 
 def _print_banner(url: str, engine: AsyncEngine) -> None:
