@@ -39,7 +39,8 @@ class Recorder:
     def tokens(self, index: int, count: int, num_cached_tokens: int) -> None:
         """Choice `index` got tokens, all at once."""
         now = time.monotonic()
-        self._num_cached_tokens = max(self._num_cached_tokens, num_cached_tokens)
+        if index == 0:  # the others find what it has just left in the cache
+            self._num_cached_tokens = num_cached_tokens
         if not count:
             return
         self._num_output_tokens += count
