@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
 from .batch import Float32, Int32, UInt32
 from .types import Request
 
-_BAN = np.float32(-np.inf)
+Piece = tuple[Int32, Float32]
+"""Distinct token ids [n] and what is added to their logits [n]."""
 
 
 class SparseRows:
-    """(row, id, value) triples of many requests, gathered piece by piece."""
+    """(row, id, value) triples of many requests, gathered row by row."""
 
     def __init__(self) -> None:
-        self._rows: list[Int32] = []
+        self._rows: list[int] = []
         self._ids: list[Int32] = []
         self._values: list[Float32] = []
 
     def append(self, row: int, ids: Int32, values: Float32) -> None:
-        """Add one row's ids [n] and values [n]; nothing is kept of empty ones."""
-        if len(ids):
-            self._rows.append(np.full(len(ids), row, np.int32))
-            self._ids.append(ids)
-            self._values.append(values)
+        """Add one row's ids [n] and values [n], which must not change any more."""
+        self._rows.append(row)
+        self._ids.append(ids)
+        self._values.append(values)
 
     def arrays(self) -> tuple[Int32, Int32, Float32]:
         """Rows, ids and values, one after the other."""
         if not self._rows:
             return np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)
-        return np.concatenate(self._rows), np.concatenate(self._ids), np.concatenate(self._values)
+        rows = np.array(self._rows, np.int32).repeat([len(ids) for ids in self._ids])
+        return rows, np.concatenate(self._ids), np.concatenate(self._values)
 
 
 class TokenCounts:
@@ -87,11 +88,9 @@ class LogitsEdits:
             self._seen = TokenCounts(request.token_ids)
         if params.presence_penalty or params.frequency_penalty:
             self._output = TokenCounts(request.token_ids[request.num_prompt_tokens :])
-        bans = [word[0] for word in params.bad_words_ids if len(word) == 1]
+        single = {word[0] for word in params.bad_words_ids if len(word) == 1}
         self._words = [word for word in params.bad_words_ids if len(word) > 1]
-        self._ends = sorted(request.end_token_ids)
-        self._bias_ids = np.array([*params.logit_bias, *bans], np.int32)
-        self._bias_values = np.array([*params.logit_bias.values(), *[_BAN] * len(bans)], np.float32)
+        self._fixed = _sum_by_id([_piece(list(params.logit_bias), list(params.logit_bias.values())), _ban(single)])
         self.mask: UInt32 | None = None  # [ceil(V / 32)]
         if params.allowed_token_ids is not None:
             self.mask = pack_mask(params.allowed_token_ids, vocab_size)
@@ -143,30 +142,26 @@ class LogitsEdits:
         if self._seen is not None:
             ids = self._seen.ids()
             penalties.append(row, ids, np.full(len(ids), params.repetition_penalty, np.float32))
-        ids, values = self._bias_ids, self._bias_values
+        pieces = [self._fixed]
         if self._output is not None:
             counts = self._output.counts().astype(np.float32)
-            taxes = -(
-                np.float32(params.presence_penalty) + np.float32(params.frequency_penalty) * counts.astype(np.float32)
-            )
-            ids, values = np.concatenate([self._output.ids(), ids]), np.concatenate([taxes, values])
-        bans = self._bans(drafts)
-        if bans:
-            ids = np.concatenate([ids, np.array(bans, np.int32)])
-            values = np.concatenate([values, np.full(len(bans), _BAN)])
-        biases.append(row, *_sum_by_id(ids, values))
+            taxes = np.float32(params.presence_penalty) + np.float32(params.frequency_penalty) * counts
+            pieces.insert(0, (self._output.ids(), -taxes))
+        if bans := self._bans(drafts):
+            pieces.append(_ban(bans))
+        biases.append(row, *_sum_by_id([piece for piece in pieces if len(piece[0])] or [self._fixed]))
 
-    def _bans(self, drafts: list[int]) -> list[int]:
+    def _bans(self, drafts: list[int]) -> set[int]:
         """Tokens banned only here: those that end it too early, and those that complete a bad word."""
         request = self._request
-        bans: list[int] = []
+        bans: set[int] = set()
         if request.num_output_tokens + len(drafts) < request.params.min_tokens:
-            bans += self._ends
+            bans |= request.end_token_ids
         for word in self._words:
             num_tokens = len(word) - 1
             tail = request.token_ids[-num_tokens:] + drafts
             if tuple(tail[-num_tokens:]) == word[:-1]:
-                bans.append(word[-1])
+                bans.add(word[-1])
         return bans
 
 
@@ -178,11 +173,20 @@ def pack_mask(allowed_ids: Sequence[int], vocab_size: int) -> UInt32:
     return packed.astype(np.uint32)
 
 
-def _sum_by_id(ids: Int32, values: Float32) -> tuple[Int32, Float32]:
-    """Sum values of equal ids in the order they come, in float32, so that each id stands once."""
+def _piece(ids: Sequence[int], values: Sequence[float]) -> Piece:
+    return np.array(ids, np.int32), np.array(values, np.float32)
+
+
+def _ban(ids: Set[int]) -> Piece:
+    return _piece(sorted(ids), [-np.inf] * len(ids))
+
+
+def _sum_by_id(pieces: list[Piece]) -> Piece:
+    """Sum the values of equal ids piece by piece in float32, so that each id stands once."""
+    if len(pieces) == 1:
+        return pieces[0]
+    ids = np.concatenate([ids for ids, _ in pieces])
     unique, inverse = np.unique(ids, return_inverse=True)
-    if len(unique) == len(ids):
-        return ids, values
     sums = np.zeros(len(unique), np.float32)
-    np.add.at(sums, inverse, values)
+    np.add.at(sums, inverse, np.concatenate([values for _, values in pieces]))
     return unique, sums
