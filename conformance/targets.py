@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-BOUNDS: Mapping[str, float] = {"float64": 1e-6, "float32": 2e-5, "float16": 1e-2, "bfloat16": 6e-2}
+BOUNDS: Mapping[str, float] = {"float64": 1e-6, "float32": 2e-5, "float16": 8e-3, "bfloat16": 5e-2}
 """How far a logit may lie from the oracle's, in parts of the row's largest magnitude (float64: a float32 answer)."""
 
 ROUTING_BOUNDS: Mapping[str, float] = {"float64": 1e-5, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}

@@ -59,6 +59,14 @@ def test_declarations_are_honest(lab: Lab) -> None:
             assert value.reason.strip(), f"{field.name} is declared absent without a reason"
 
 
+@spec("CON-1")
+def test_every_declared_dtype_loads(lab: Lab) -> None:
+    for dtype in sorted(lab.can.dtypes):
+        runner = lab.load(dtype=dtype)
+        assert runner.info.dtype == dtype
+        runner.close()
+
+
 @spec("CON-2")
 def test_info_is_honest(lab: Lab) -> None:
     info = lab.runner().info

@@ -66,6 +66,23 @@ def test_min_tokens_holds_the_end_back(lab: Lab) -> None:
 
 
 @spec("GRE-2")
+def test_min_tokens_to_the_token(lab: Lab) -> None:
+    """A stop token that is due after k tokens is let through with min_tokens = k, held back with k + 1."""
+    case = named("greedy-short")
+    tokens = list(case.tokens or ())
+    places = [k for k in range(2, 20) if tokens.index(tokens[k]) == k]
+    cases = [
+        case.but(f"{k} {least}", stop_token_ids=frozenset({tokens[k]}), min_tokens=least)
+        for k in places
+        for least in (k, k + 1)
+    ]
+    service = serve(lab, cases)
+    if lab.target.exact:
+        assert all(service.tokens[f"{k} {k}"] == tokens[: k + 1] for k in places)
+        assert all(len(service.tokens[f"{k} {k + 1}"]) > k + 1 for k in places)
+
+
+@spec("GRE-2")
 def test_max_model_len_ends_it(lab: Lab) -> None:
     limit = lab.runner().info.max_model_len
     prompt = tuple((3 + 7 * i) % 128 for i in range(limit - 3))

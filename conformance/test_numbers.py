@@ -39,4 +39,5 @@ def test_certificate(lab: Lab, model: str) -> None:
             )
     lab.tally.decided += decided
     lab.tally.near_ties += near
-    assert decided > near, f"only {decided} of {decided + near} positions are decided: this certifies too little"
+    due = 0.98 if lab.target.exact else 0.25
+    assert decided >= due * (decided + near), f"only {decided} of {decided + near} positions are decided"
