@@ -12,7 +12,7 @@ class IsotokenError(Exception):
     """Base of the errors that isotoken raises for its users."""
 
 
-class Unsupported(IsotokenError):  # no "Error" (it reads as a verdict, as in the standard library's NotImplemented)
+class Unsupported(IsotokenError):  # reads as a verdict, like NotImplemented
     """A declared absence was asked for: the backend, device or model cannot do this."""
 
 

@@ -1,0 +1,151 @@
+"""ContiguousKVCache: rows taken, copied and found again (tests/core/test_identity.py proves the tokens)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from isotoken.core.interfaces import RunnerInfo
+from isotoken.core.kv_cache import KVCacheConfig
+from isotoken.core.types import DecodeParams, Request
+from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
+from isotoken.plugins.manager import Plugins
+
+TOKENS = list(range(40))
+
+
+def make_info(num_blocks: int, block_size: int = 64) -> RunnerInfo:
+    return RunnerInfo(
+        vocab_size=100,
+        eos_token_ids=frozenset(),
+        max_model_len=64,
+        max_num_seqs=num_blocks,
+        max_num_batched_tokens=64,
+        max_num_logits=64,
+        block_size=block_size,
+        num_blocks=num_blocks,
+        dtype="none",
+        device="none",
+    )
+
+
+def make_cache(num_blocks: int = 3, **config: Any) -> ContiguousKVCache:
+    return ContiguousKVCache(make_info(num_blocks), KVCacheConfig(**config))
+
+
+def make_request(tokens: list[int], salt: bytes = b"") -> Request:
+    return Request(
+        id="r", token_ids=list(tokens), num_prompt_tokens=len(tokens), params=DecodeParams(), cache_salt=salt
+    )
+
+
+def fill(cache: ContiguousKVCache, tokens: list[int], salt: bytes = b"") -> Request:
+    request = make_request(tokens, salt)
+    cache.match_prefix(request)
+    assert cache.allocate(request, len(tokens))
+    cache.take_block_copies()
+    request.num_computed_tokens = len(tokens)
+    return request
+
+
+def test_a_prefix_is_copied_from_a_running_row() -> None:
+    cache = make_cache()
+    first, second = fill(cache, TOKENS), make_request([*TOKENS[:30], 99])
+    assert cache.match_prefix(second) == 30 == second.num_computed_tokens
+    assert second.block_ids != first.block_ids
+    assert cache.take_block_copies() == [(first.block_ids[0], second.block_ids[0], 30)]
+    assert cache.take_block_copies() == []
+    cache.check([first, second])
+
+
+def test_only_what_is_computed_is_copied() -> None:
+    cache = make_cache()
+    first = fill(cache, TOKENS)
+    first.num_computed_tokens = 20
+    assert cache.match_prefix(make_request(TOKENS)) == 20
+
+
+def test_a_whole_free_row_is_gone_on_with_in_place() -> None:
+    cache = make_cache()
+    first = fill(cache, TOKENS)
+    row = first.block_ids[0]
+    cache.free(first)
+    second = make_request([*TOKENS, 50, 51])
+    assert cache.match_prefix(second) == 40 and second.block_ids == [row]
+    assert cache.take_block_copies() == []
+
+
+def test_part_of_a_free_row_is_copied_and_the_row_stays_until_the_copy_is_done() -> None:
+    cache = make_cache(num_blocks=2)
+    first = fill(cache, TOKENS)
+    cache.free(first)
+    second, third = make_request([*TOKENS[:20], 99]), make_request([7] * 5)
+    assert cache.match_prefix(second) == 20
+    assert cache.num_free_blocks == 0 and not cache.allocate(third, 5), "the source may not be overwritten yet"
+    cache.take_block_copies()
+    assert cache.num_free_blocks == 1 and cache.allocate(third, 5)
+
+
+def test_the_last_free_row_is_taken_in_place() -> None:
+    cache = make_cache(num_blocks=1)
+    cache.free(fill(cache, TOKENS))
+    second = make_request([*TOKENS[:20], 99])
+    assert cache.match_prefix(second) == 20 and cache.take_block_copies() == []
+
+
+def test_a_row_still_waiting_for_its_copy_is_no_source() -> None:
+    cache = make_cache(num_blocks=3)
+    first = fill(cache, TOKENS)
+    second, third = make_request([*TOKENS[:30], 1, 2]), make_request([*TOKENS[:30], 1, 3])
+    cache.match_prefix(second)
+    second.num_computed_tokens = 31
+    assert cache.match_prefix(third) == 30
+    assert {source for source, _, _ in cache.take_block_copies()} == {first.block_ids[0]}
+
+
+def test_a_row_freed_before_its_copy_holds_nothing() -> None:
+    cache = make_cache(num_blocks=2)
+    first = fill(cache, TOKENS)
+    second = make_request([*TOKENS, 1])
+    assert cache.match_prefix(second) == 40
+    cache.free(second)
+    assert cache.take_block_copies() == []
+    cache.free(first)
+    third = make_request([*TOKENS, 2])
+    assert cache.match_prefix(third) == 40 and third.block_ids == [0]
+
+
+@pytest.mark.parametrize("tokens", [TOKENS[:15], [99, *TOKENS]], ids=["short", "other"])
+def test_what_is_not_worth_it_or_not_there_is_not_copied(tokens: list[int]) -> None:
+    cache = make_cache()
+    fill(cache, TOKENS)
+    assert cache.match_prefix(make_request(tokens)) == 0
+
+
+def test_salts_and_the_switch_are_obeyed() -> None:
+    cache = make_cache()
+    fill(cache, TOKENS, b"one")
+    assert cache.match_prefix(make_request(TOKENS, b"two")) == 0
+    assert cache.match_prefix(make_request(TOKENS, b"one")) == 39
+    cache = make_cache(prefix_caching=False)
+    fill(cache, TOKENS)
+    assert cache.match_prefix(make_request(TOKENS)) == 0
+
+
+def test_rows_must_hold_the_context() -> None:
+    with pytest.raises(ValueError, match="blocks of max_model_len=64 tokens, the runner has block_size=16"):
+        ContiguousKVCache(make_info(4, block_size=16), KVCacheConfig())
+
+
+def test_its_factory_asks_for_whole_rows() -> None:
+    factories = Plugins.load().kv_caches
+    assert factories.get_factory("contiguous").whole_rows
+    assert not getattr(factories.get_factory("paged"), "whole_rows", False)
+
+
+def test_check_notices_a_stolen_row() -> None:
+    cache = make_cache()
+    first, second = fill(cache, TOKENS), fill(cache, [5])
+    second.block_ids = first.block_ids
+    with pytest.raises(AssertionError):
+        cache.check([first, second])

@@ -1,0 +1,200 @@
+"""Drafters guess well where they can, forget what ended, and never stand in the way."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from isotoken.core.types import DecodeParams, Request, StepStats
+from isotoken.plugins.drafters import DrafterContext
+from isotoken.plugins.drafters.model import ModelDrafter
+from isotoken.plugins.drafters.ngram import NgramDrafter
+
+from ..core.toy import ToyRunner
+from ..core.world import Setup, World, make_request
+
+INFO = ToyRunner(num_blocks=8, block_size=16).info
+
+
+def make_ngram(num_tokens: int = 4) -> NgramDrafter:
+    return NgramDrafter(DrafterContext(num_draft_tokens=num_tokens, info=INFO))
+
+
+def guess(drafter: Any, tokens: list[int]) -> list[int]:
+    request = Request(id="r", token_ids=list(tokens), num_prompt_tokens=1, params=DecodeParams())
+    (drafts,) = drafter.propose([request])
+    assert request.token_ids == tokens and request.draft_ids == []
+    return list(drafts)
+
+
+# --- prompt look-up -----------------------------------------------------------------------------
+
+
+def test_it_says_what_followed_the_last_tokens_before() -> None:
+    assert guess(make_ngram(), [1, 2, 3, 4, 5, 6, 9, 2, 3]) == [4, 5, 6, 9]
+
+
+def test_longer_matches_come_first_and_newer_ones_among_equals() -> None:
+    assert guess(make_ngram(2), [7, 1, 2, 50, 51, 8, 1, 2, 60, 61, 7, 1, 2]) == [50, 51]
+    assert guess(make_ngram(2), [1, 2, 50, 51, 1, 2, 60, 61, 1, 2]) == [60, 61]
+
+
+def test_a_loop_is_drafted_on_in_full_length() -> None:
+    assert guess(make_ngram(7), [5, 6, 7, 5, 6, 7]) == [5, 6, 7, 5, 6, 7, 5]
+
+
+def test_nothing_familiar_gives_no_drafts() -> None:
+    assert guess(make_ngram(), [1, 2, 3, 4]) == [] == guess(make_ngram(), [1])
+
+
+def test_release_forgets() -> None:
+    drafter = make_ngram()
+    assert guess(drafter, [1, 2, 3, 1, 2]) and len(drafter._indices) == 1
+    drafter.release("r")
+    drafter.release("never here")
+    assert not drafter._indices
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.data())
+def test_growing_bit_by_bit_gives_what_looking_from_scratch_does(tokens: list[int], data: st.DataObject) -> None:
+    drafter, length = make_ngram(5), 0
+    while length < len(tokens):
+        length = data.draw(st.integers(length + 1, len(tokens)))
+        assert guess(drafter, tokens[:length]) == looked_up(tokens[:length], 5)
+
+
+def looked_up(tokens: list[int], num_tokens: int) -> list[int]:
+    for length in (3, 2):
+        for end in range(len(tokens) - 1, length - 1, -1):
+            if len(tokens) > length and tokens[end - length : end] == tokens[-length:]:
+                return [tokens[end + shift % (len(tokens) - end)] for shift in range(num_tokens)]
+    return []
+
+
+# --- a small model ------------------------------------------------------------------------------
+
+
+def make_world(drafter: Any, on_step: Any = None) -> World:
+    return World.make(Setup(block_size=8, drafter=drafter, max_num_batched_tokens=256), on_step=on_step)
+
+
+def model_drafter(num_tokens: int = 4, **runner_options: Any) -> Any:
+    """A factory for a drafter with a toy model of its own; the drafters and runners made are its attributes."""
+    options = {"num_blocks": 100, "block_size": 8, "max_num_batched_tokens": 64} | runner_options
+
+    def make(runner: ToyRunner) -> ModelDrafter:
+        def load() -> ToyRunner:
+            make.runner = ToyRunner(**options)  # type: ignore[attr-defined]
+            return make.runner  # type: ignore[attr-defined,no-any-return]
+
+        make.drafter = ModelDrafter(  # type: ignore[attr-defined]
+            DrafterContext(num_draft_tokens=num_tokens, info=runner.info, load_runner=load)
+        )
+        return make.drafter  # type: ignore[attr-defined,no-any-return]
+
+    return make
+
+
+def run_requests(drafter: Any, **options: Any) -> tuple[World, float]:
+    """Six requests; returns the world and the share of drafts that were accepted."""
+    seen: list[StepStats] = []
+    world = make_world(drafter, seen.append)
+    draw = random.Random(1)
+    for index in range(6):
+        prompt = [draw.randrange(97) for _ in range(5 + 7 * index)]
+        world.add(make_request(str(index), prompt, max_tokens=30, ignore_eos=True, seed=index, **options))
+    world.run()
+    drafted = sum(stats.num_drafted for stats in seen)
+    return world, sum(stats.num_accepted for stats in seen) / max(drafted, 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.0},
+        {"temperature": 1.5},
+        {"temperature": 1.0, "top_k": 8, "presence_penalty": 1.0, "repetition_penalty": 1.3},
+    ],
+    ids=["greedy", "sampled", "penalised"],
+)
+def test_the_same_model_is_always_right_for_it_draws_with_the_same_noise(options: dict[str, Any]) -> None:
+    world, accepted = run_requests(model_drafter(), **options)
+    assert accepted == 1.0
+    assert world.runner.num_calls == 7, "the prompts, then 29 tokens in fives"
+
+
+def test_a_stranger_is_seldom_right_and_does_no_harm() -> None:
+    plain, _ = run_requests(None, temperature=1.0)
+    world, accepted = run_requests(model_drafter(weights_seed=1), temperature=1.0)
+    assert accepted < 0.3
+    assert {name: result.token_ids for name, result in world.results.items()} == {
+        name: result.token_ids for name, result in plain.results.items()
+    }
+
+
+def test_each_token_is_computed_once_where_drafts_are_right() -> None:
+    factory = model_drafter()
+    world, _ = run_requests(factory, temperature=0.0)
+    known = sum(len(request.token_ids) for request in world.requests.values())
+    assert factory.runner.num_tokens <= known
+
+
+@pytest.mark.parametrize("limits", [{"num_blocks": 4}, {"max_num_seqs": 2}, {"max_model_len": 20}, {"num_blocks": 1}])
+def test_without_room_it_proposes_nothing_and_holds_nothing_up(limits: dict[str, int]) -> None:
+    factory = model_drafter(**limits)
+    _, accepted = run_requests(factory, temperature=0.8)
+    assert accepted in (0.0, 1.0), "what it does propose is right"
+    assert factory.drafter._kv.num_free_blocks == factory.drafter._kv.num_blocks
+    assert len(factory.drafter._free_rows) == factory.runner.info.max_num_seqs
+
+
+def test_shadows_go_with_their_requests() -> None:
+    factory = model_drafter()
+    world = make_world(factory)
+    for name in "ab":
+        world.add(make_request(name, [1, 2, 3], max_tokens=40, ignore_eos=True))
+    world.step()
+    world.step()
+    assert len(factory.drafter._shadows) == 2
+    world.engine.abort("a")
+    assert list(factory.drafter._shadows) == ["b"]
+    factory.drafter._kv.check(list(factory.drafter._shadows.values()))
+    world.run()
+    assert not factory.drafter._shadows
+
+
+def test_idle_shadows_make_room_for_those_asked_for() -> None:
+    """A preempted request's shadow is given up when another needs its place."""
+    factory = model_drafter(max_num_seqs=1)
+    drafter = factory(ToyRunner(num_blocks=8, block_size=8))
+    first, second = make_request("first", [1, 2, 3]), make_request("second", [4, 5, 6])
+    first.max_num_tokens = second.max_num_tokens = 50
+    assert len(drafter.propose([first])[0]) == 4
+    assert len(drafter.propose([second])[0]) == 4
+    assert list(drafter._shadows) == ["second"]
+    assert [len(drafts) for drafts in drafter.propose([first, second])] == [0, 4]
+
+
+def test_another_vocabulary_is_refused() -> None:
+    class Other(ToyRunner):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            fields = {name: getattr(self.info, name) for name in type(self.info).__slots__}
+            self.info = type(self.info)(**fields | {"vocab_size": 96})
+
+    runner = Other(num_blocks=4, block_size=8)
+    with pytest.raises(ValueError, match="vocabulary has 96 tokens, the model's 97"):
+        ModelDrafter(DrafterContext(num_draft_tokens=3, info=INFO, load_runner=lambda: runner))
+    assert runner.closed
+
+
+def test_it_needs_a_model_and_closes_it() -> None:
+    with pytest.raises(ValueError, match="needs a draft model"):
+        ModelDrafter(DrafterContext(num_draft_tokens=3, info=INFO))
+    factory = model_drafter()
+    world = make_world(factory)
+    world.engine.close()
+    assert factory.runner.closed and world.runner.closed
