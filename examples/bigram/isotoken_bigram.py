@@ -28,6 +28,9 @@ class BigramDrafter:
     def release(self, request_id: str) -> None:
         """Nothing is kept for a single request."""
 
+    def close(self) -> None:
+        """There is no memory to give back."""
+
     def _follow(self, token: int) -> list[int]:
         guesses: list[int] = []
         while len(guesses) < self._k and token in self._successor:
