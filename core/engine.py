@@ -72,9 +72,9 @@ class Engine:
         copies = self._kv.take_block_copies()
         outputs = self._compute(plan, copies)
         self._pending += outputs
-        self._draft(plan, outputs)
         if not self.info.asynchronous or not self._scheduler.has_work:
             self._flush()
+        self._draft(plan, outputs)
         if meter is not None and self._on_step is not None:
             self._on_step(meter.read(plan, outputs, self._kv))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import time
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .batch import Sampled
 from .fold import fold, is_scoring
 from .types import FinishReason, Request, RequestOutput, Scheduled
+from .validation import validate
 
 if TYPE_CHECKING:
     from .interfaces import KVCache, RunnerInfo
@@ -107,38 +108,19 @@ class ContinuousScheduler:
 
     def add(self, request: Request) -> None:
         """Queue it. Raises ValueError if it could never fit the cache or max_model_len, or names unknown tokens."""
-        self._validate(request)
+        if request.id in self._requests:
+            raise ValueError(f"request {request.id!r} is already here")
+        validate(request, self._max_len, self._config.vocab_size)
         params = request.params
         request.arrival = self._num_arrivals
         self._num_arrivals += 1
-        request.end_token_ids = params.stop_token_ids | (
-            frozenset() if params.ignore_eos else self._config.eos_token_ids
-        )
+        eos_token_ids = frozenset() if params.ignore_eos else self._config.eos_token_ids
+        request.end_token_ids = params.stop_token_ids | eos_token_ids
         request.max_num_tokens = min(request.num_prompt_tokens + params.max_tokens, self._max_len)
         self._requests[request.id] = request
         insort(self._waiting, request, key=_order)
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, request.arrival, request.id))
-
-    def _validate(self, request: Request) -> None:
-        params, tokens = request.params, request.token_ids
-        if request.id in self._requests:
-            raise ValueError(f"request {request.id!r} is already here")
-        if not 1 <= request.num_prompt_tokens <= len(tokens):
-            raise ValueError(
-                f"num_prompt_tokens={request.num_prompt_tokens} of {len(tokens)} token_ids: expected 1 to that"
-            )
-        if len(tokens) > self._max_len:
-            raise ValueError(f"{len(tokens)} tokens do not fit the context of {self._max_len}")
-        self._validate_ids("token_ids", tokens)
-        self._validate_ids("logit_bias", params.logit_bias)
-        self._validate_ids("allowed_token_ids", params.allowed_token_ids or ())
-        self._validate_ids("bad_words_ids", [token for word in params.bad_words_ids for token in word])
-
-    def _validate_ids(self, field: str, ids: Iterable[int]) -> None:
-        worst = next((id_ for id_ in ids if not 0 <= id_ < self._config.vocab_size), None)
-        if worst is not None:
-            raise ValueError(f"{field} holds token id {worst}: the vocabulary has {self._config.vocab_size}")
 
     def abort(self, request_id: str) -> bool:
         """Drop the request and free its blocks, whatever its state. False if it is not here (any more)."""
@@ -150,11 +132,14 @@ class ContinuousScheduler:
 
     def fail(self, request: Request, error: str) -> RequestOutput:
         """End a request with FinishReason.ERROR and free its blocks."""
-        self._end(request, FinishReason.ERROR)
+        return self._end_early(request, FinishReason.ERROR, error)
+
+    def _end_early(self, request: Request, reason: FinishReason, error: str | None = None) -> RequestOutput:
+        self._end(request, reason)
         return RequestOutput(
             request_id=request.id,
             token_ids=[],
-            finish_reason=FinishReason.ERROR,
+            finish_reason=reason,
             num_cached_tokens=request.num_cached_tokens,
             error=error,
         )
@@ -180,15 +165,7 @@ class ContinuousScheduler:
             _, arrival, request_id = heapq.heappop(self._deadlines)
             request = self._requests.get(request_id)
             if request is not None and request.arrival == arrival:
-                self._end(request, FinishReason.TIMEOUT)
-                self._expired.append(
-                    RequestOutput(
-                        request_id=request_id,
-                        token_ids=[],
-                        finish_reason=FinishReason.TIMEOUT,
-                        num_cached_tokens=request.num_cached_tokens,
-                    )
-                )
+                self._expired.append(self._end_early(request, FinishReason.TIMEOUT))
 
     # --- planning a step ------------------------------------------------------------------------
 

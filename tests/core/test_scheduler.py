@@ -118,8 +118,9 @@ def test_a_stop_inside_an_accepted_run_ends_it_there() -> None:
         (make_request("r", [1], logit_bias={97: 1.0}), "logit_bias holds token id 97"),
         (make_request("r", [1], allowed_token_ids=(1, 200)), "allowed_token_ids holds token id 200"),
         (make_request("r", [1], bad_words_ids=((5, 99),)), "bad_words_ids holds token id 99"),
+        (make_request("r", [1], bad_words_ids=((5,), ())), "bad_words_ids holds an empty word"),
     ],
-    ids=["long", "empty", "unknown", "negative", "bias", "allowed", "bad word"],
+    ids=["long", "empty", "unknown", "negative", "bias", "allowed", "bad word", "empty word"],
 )
 def test_what_cannot_run_is_refused_at_once(request_: Request, message: str) -> None:
     world = World.make(Setup())
