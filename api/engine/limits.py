@@ -29,7 +29,7 @@ class Admission:
 
     def __init__(self, limits: Limits, max_num_seqs: int) -> None:
         self._limits = limits
-        self._max_num_seqs = max_num_seqs
+        self.max_num_seqs = max_num_seqs  # that the engine runs at once
         self._in_flight = 0  # choices
         self._waiting_tokens = 0  # prompt tokens of choices without a first token
         self._latency = 1.0  # seconds, smoothed, from submission to the end
@@ -46,7 +46,7 @@ class Admission:
 
     def admit(self, num_choices: int, num_prompt_tokens: int) -> None:
         """Count a request of n choices in. Raises Overloaded, and counts nothing, when it would go past a limit."""
-        waiting = max(0, self._in_flight + num_choices - self._max_num_seqs)
+        waiting = max(0, self._in_flight + num_choices - self.max_num_seqs)
         if self._in_flight and waiting > self._limits.max_waiting_requests:
             raise Overloaded(f"{self._in_flight} requests are in flight", self._retry_after())
         tokens = self._waiting_tokens + num_choices * num_prompt_tokens
@@ -66,5 +66,5 @@ class Admission:
 
     def _retry_after(self) -> float:
         """Seconds until about as many have ended as are waiting: whole rounds of the smoothed latency."""
-        rounds = 1 + max(0, self._in_flight - self._max_num_seqs) / max(1, self._max_num_seqs)
+        rounds = 1 + max(0, self._in_flight - self.max_num_seqs) / max(1, self.max_num_seqs)
         return float(min(60, max(1, round(self._latency * rounds))))

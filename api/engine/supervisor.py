@@ -73,7 +73,7 @@ class Supervisor:
 
     async def stop(self, reason: str) -> None:
         """End the engine. What is in flight fails with `reason`."""
-        idle = self.state in ("ready", "draining")
+        idle = self.state == "ready" and not self._in_engine
         self.state, self.failure = "stopped", reason
         if self._task is not None:
             self._task.cancel()
@@ -84,7 +84,7 @@ class Supervisor:
             return
         if idle:
             await process.stop()
-        else:  # it loads, and would not listen
+        else:  # it loads or computes, and might not listen for long
             process.kill()
             await process.ended()
 

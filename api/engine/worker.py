@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from ...core.types import FinishReason, Request, RequestOutput, StepStats
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 
+log = logging.getLogger("isotoken.engine")
+
 
 class Worker:
     """The engine between two ends of a channel."""
@@ -39,6 +43,7 @@ class Worker:
         self._channel = channel
         self._engine: Engine
         self._stats: StepStats | None = None  # not sent yet
+        self._hook_failed = False
         self._unstarted: dict[str, Request] = {}
         self._outputs: list[RequestOutput] = []  # not sent yet
 
@@ -65,10 +70,17 @@ class Worker:
             if self._outputs or not engine.has_work:
                 self._send()
 
-    @hookimpl
-    def on_step(self, stats: StepStats) -> None:
-        """Keep a step's numbers; they go along with the next message."""
+    @hookimpl(wrapper=True)
+    def on_step(self, stats: StepStats) -> Generator[None, object, object]:
+        """Keep a step's numbers, which go along with the next message, and other plugins' errors from the engine."""
         self._stats = stats
+        try:
+            return (yield)
+        except Exception:
+            if not self._hook_failed:  # once will do: steps are many
+                log.exception("a plugin's on_step failed")
+            self._hook_failed = True
+            return None
 
     def _take(self, message: ToEngine) -> None:
         if isinstance(message, Submit):

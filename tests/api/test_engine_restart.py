@@ -29,9 +29,10 @@ def all_sorts() -> list[SamplingParams]:
         {"seed": 7, "stop": ["e", "o"], "min_tokens": 25, "max_tokens": 200},
         {"seed": 8, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.2, "presence_penalty": 0.5},
         {"seed": 9, "n": 2, "logprobs": 1},
-        {"temperature": 0, "frequency_penalty": 0.7, "bad_words": ["the"]},
+        {"temperature": 0, "frequency_penalty": 0.7, "bad_words": ["the"], "logit_bias": {20: -5, 30: 1.5}},
+        {"seed": 10, "allowed_token_ids": range(4, 200), "stop_token_ids": [50, 60], "ignore_eos": False},
     ]
-    return [SamplingParams(**{"max_tokens": 40 + 3 * i, "ignore_eos": True, **kinds[i % 8]}) for i in range(16)]
+    return [SamplingParams(**{"max_tokens": 40 + 3 * i, "ignore_eos": True, **kinds[i % 9]}) for i in range(16)]
 
 
 def prompt(engine: AsyncEngine, i: int) -> list[int]:

@@ -19,7 +19,7 @@ def test_built_in_names_and_folders(model_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", ["isotoken-smal", "./nowhere", "/nowhere/at/all", "a/b/c"])
 def test_an_unknown_name_says_what_there_is(name: str) -> None:
-    with pytest.raises(ModelNotFound, match="isotoken-small|no folder"):
+    with pytest.raises(ModelNotFound, match=r"isotoken-small|no folder"):
         resolve_model(name)
 
 

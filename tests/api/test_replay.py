@@ -49,6 +49,7 @@ class Engine:
 
     def step(self) -> None:
         assert self.in_engine is not None
+        assert len(self.in_engine) == 1 or not self.replay.num_suspects  # a trial is held alone
         for each in list(self.in_engine):
             if each.engine_id is None:
                 continue
