@@ -53,19 +53,20 @@ class Served:
     url: str
     process: subprocess.Popen[str]
     engine_pid: int
+    client: httpx.Client
 
     def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=60, **more) if body is not None else self._raw(path, more)
-
-    def _raw(self, path: str, more: dict[str, Any]) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=60, **more)
+        """Post a JSON body, or raw content=."""
+        if body is not None:
+            more["json"] = body
+        return self.client.post(path, **more)
 
     def get(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=60, **more)
+        return self.client.get(path, **more)
 
     def events(self, path: str, body: dict[str, Any]) -> list[Any]:
         """Return the events of a stream, parsed, "[DONE]" included."""
-        with httpx.stream("POST", self.url + path, json=body, timeout=60) as response:
+        with self.client.stream("POST", path, json=body) as response:
             assert response.status_code == 200, response.read()
             assert response.headers["content-type"].startswith("text/event-stream")
             assert response.headers["x-accel-buffering"] == "no"
@@ -172,11 +173,13 @@ def serve_tiny(tiny_model: Path) -> Iterator[Callable[..., Served]]:
         line = process.stdout.readline() if found else ""
         assert line, "the server did not start"
         url, pid = line.split()
-        started.append(Served(url, process, int(pid)))
+        client = httpx.Client(base_url=url, timeout=60)
+        started.append(Served(url, process, int(pid), client))
         return started[-1]
 
     yield start
     for served in started:
+        served.client.close()
         if served.process.poll() is None:
             served.process.send_signal(signal.SIGTERM)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,7 +37,7 @@ def bodies(model: Any, base: dict[str, Any], avoid: tuple[str, ...] = ()) -> st.
 
 def check(server: Any, path: str, body: Any, error: Any) -> None:
     content = json.dumps(body).encode()
-    response = httpx.post(server.url + path, content=content, timeout=60)
+    response = server.post(path, content=content)
     assert response.status_code < 500, (body, response.text)
     if response.status_code != 200:
         error.model_validate(response.json(), strict=True)
@@ -82,6 +81,6 @@ def test_generate(server: Any, body: Any) -> None:
 @given(content=st.binary(max_size=40) | VALUES.map(lambda value: json.dumps(value).encode()))
 @pytest.mark.parametrize("path", ["/v1/completions", "/tokenize", "/detokenize"])
 def test_any_bytes(server: Any, path: str, content: bytes) -> None:
-    response = httpx.post(server.url + path, content=content, timeout=60)
+    response = server.post(path, content=content)
     assert response.status_code == 400
     ErrorResponse.model_validate(response.json(), strict=True)
