@@ -13,7 +13,8 @@ import pytest
 from ..core.capabilities import Capabilities
 from ..core.checkpoint import Checkpoint
 from ..core.interfaces import Backend, ModelRunner, RunnerConfig
-from ..core.types import Unsupported
+from ..core.types import RequestOutput, Unsupported
+from ..plugins.build import Built, EngineConfig, build_engine
 from ..plugins.manager import Plugins
 from .judge import Tally, bound_of, trace_of
 from .models import DRAFT, MODELS, write_checkpoint
@@ -81,6 +82,22 @@ class Lab:
             self._runners[key] = self.load(model, **changes)
         self._runners.move_to_end(key)
         return self._runners[key]
+
+    def build(self, publish: Callable[[list[RequestOutput]], None] = lambda outputs: None, **changes: Any) -> Built:
+        """Build an engine around the main model as every service does."""
+        config = EngineConfig(
+            model=str(self.checkpoint("llama").path),
+            backend=self.target.backend,
+            device=self.device,
+            dtype=self.target.dtype,
+            max_model_len=MAX_MODEL_LEN,
+            max_num_seqs=MAX_NUM_SEQS,
+            max_num_batched_tokens=512,
+            num_blocks=NUM_BLOCKS,
+            options=dict(self.target.options),
+            **changes,
+        )
+        return build_engine(config, self.plugins, publish)
 
     def rig(self, model: str = "llama", **changes: Any) -> Rig:
         """Return a shared runner to drive by hand."""

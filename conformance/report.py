@@ -52,7 +52,8 @@ class Collector:
         self._tallies = {name: Tally() for name in self._described}
         self._outcomes: dict[str, dict[str, list[tuple[str, str]]]] = {name: {} for name in self._described}
         self.problems: list[str] = []  # what fails the run besides failing tests
-        self.devices: dict[str, str] = {}
+        self.excluded: dict[str, set[str]] = {}  # what an exclusion covers, by name
+        self._absent: set[str] = set()  # node ids
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note one test's outcome under each behaviour that it cites."""
@@ -61,6 +62,8 @@ class Collector:
                 continue
             found = json.loads(str(text))
             outcome, reason = _outcome(report)
+            if outcome == "absent":
+                self._absent.add(report.nodeid)
             if report.when == "call":
                 self._tallies[found["target"]].add(Tally(**found["tally"]))
             for number in found["spec"]:
@@ -71,6 +74,9 @@ class Collector:
         """Write the report; fail the run for exclusions that match nothing."""
         if hasattr(session.config, "workerinput"):
             return
+        for name, covered in self.excluded.items():
+            if covered and covered <= self._absent:
+                self.problems.append(f"{name} covers only tests that never ran, being declared absent: remove it")
         if self.problems and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._path:

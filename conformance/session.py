@@ -129,6 +129,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for backend, exclusions in run.exclusions.items():
         for exclusion in exclusions:
             hits = [item for item in mine if _matches(exclusion, backend, item)]
+            run.collector.excluded[f"{backend}: exclusion {exclusion.test!r}"] = {item.nodeid for item in hits}
             for item in hits:
                 reason = f"excluded by the plugin: {exclusion.reason} {exclusion.issue}".rstrip()
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

@@ -12,6 +12,7 @@ from isotoken.conformance.lab import MAX_MODEL_LEN, MAX_NUM_SEQS, Lab
 from isotoken.conformance.models import LLAMA
 from isotoken.conformance.rig import Rig, on_host
 from isotoken.conformance.spec import requires, spec
+from isotoken.conformance.test_greedy import named
 from isotoken.core.capabilities import Unavailable
 from isotoken.core.checkpoint import Checkpoint
 from isotoken.core.types import CheckpointError, Unsupported
@@ -253,6 +254,25 @@ def test_absent_speculation_is_refused(lab: Lab) -> None:
     rig.step([(strand, 10, 1)])
     with pytest.raises(Unsupported):
         rig.step([(strand, 3, 3)])
+    with pytest.raises(Unsupported):
+        lab.build(drafter="ngram")
+
+
+@spec("CON-13")
+def test_the_engine_obeys_the_declaration(lab: Lab) -> None:
+    """build_engine is what every service starts with: it refuses, or does without, what is declared absent."""
+    lab.need("chunked_prefill")
+    said: list[int] = []
+    built = lab.build(publish=lambda outputs: said.extend(t for o in outputs for t in o.token_ids))
+    case = named("greedy-block")
+    for _ in range(2):
+        request = case.request()
+        built.engine.add(request)
+        built.engine.run()
+        assert lab.can.prefix_caching or request.num_cached_tokens == 0
+    built.engine.close()
+    if lab.target.exact:
+        assert said == 2 * list(case.tokens or ())
 
 
 @spec("CON-14")
