@@ -83,8 +83,11 @@ def serve() -> Serve:
                 serving.banner.append(line.rstrip("\n"))
                 if line.strip().startswith("try"):
                     break
+            else:
+                code = process.wait(TIMEOUT)
+                reader.join()
+                pytest.fail(f"isotoken serve ended with {code} before it was ready:\n{''.join(errors)}")
             watchdog.cancel()
-            assert process.poll() is None, "".join(errors)
             serving.url = serving.banner[0].split()[-1]
             yield serving
         finally:

@@ -32,7 +32,6 @@ class LimitFlags:
     ] = 1_000_000
     max_body_bytes: Annotated[int, flag(_LIMITS, "Of one request. Beyond: 413.", metavar="N", least=1)] = 16 * 2**20
     max_logprobs: Annotated[int, flag(_LIMITS, "Per position. -1: the vocabulary.", metavar="N", least=-1)] = 20
-    max_num_choices: Annotated[int, flag(_LIMITS, "What n may be at most.", metavar="N", least=1)] = 128
     request_timeout: Annotated[
         float, flag(_LIMITS, "From submission to the last token. 0: none.", metavar="SEC", least=0)
     ] = 600
@@ -92,7 +91,6 @@ class ServerFlags:
                 max_waiting_prompt_tokens=limits.max_waiting_prompt_tokens,
                 max_body_bytes=limits.max_body_bytes,
                 max_logprobs=limits.max_logprobs,
-                max_num_choices=limits.max_num_choices,
                 request_timeout_s=limits.request_timeout or None,
                 start_timeout_s=limits.start_timeout,
                 step_timeout_s=limits.step_timeout,
