@@ -67,10 +67,13 @@ async def create_completion(
     return ASGIResponse(body=encode(form.answer(choices)), media_type="application/json")
 
 
-def _check_together(data: CompletionRequest, num_prompts: int, n: int, service: Served) -> None:
-    limit = service.settings.limits.max_num_choices
-    if num_prompts > 1 and num_prompts * n > limit * 16:
-        raise ApiError(400, f"{num_prompts} prompts with n = {n} are too many", param="prompt")
+def _check_together(data: CompletionRequest, num_prompts: int, n: int, service: Service) -> None:
+    room = service.engine.info.max_num_seqs + service.settings.limits.max_waiting_requests
+    if num_prompts * n > room:
+        message = (
+            f"{num_prompts} prompts with n = {n} are more than the {room} answers that this server ever has in hand"
+        )
+        raise ApiError(400, message, param="prompt")
     if data.stream and data.echo and n > 1 and data.logprobs is not None:
         raise ApiError(400, "echo with logprobs is not available in a stream of several choices", param="echo")
 
