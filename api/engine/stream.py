@@ -17,6 +17,7 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
     def __init__(self, request_id: str, num_choices: int, abort: Callable[[], None]) -> None:
         self.request_id = request_id
         self.stats: RequestStats | None = None  # once it has ended
+        self._loop = asyncio.get_running_loop()
         self._abort = abort
         self._num_open = num_choices
         self._pending: dict[int, GenerationDelta] = {}
@@ -66,7 +67,7 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
         return self._num_open > 0
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         except asyncio.CancelledError:
@@ -88,9 +89,8 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
 
     def __del__(self) -> None:
         """Abort too when a reader dropped it without closing."""
-        if getattr(self, "_num_open", 0):
-            self._num_open = 0
-            self._abort()
+        if self._num_open and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._abort)  # not here: the collector may run in the middle of anything
 
 
 def _merge(into: GenerationDelta, delta: GenerationDelta) -> None:

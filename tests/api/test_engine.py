@@ -133,7 +133,8 @@ def test_a_client_that_leaves_frees_its_blocks(with_engine: WithEngine, how: str
         if holder is not None:
             await anext(holder)  # the only row is taken
         prompt = PROMPT * 24 if state == "prefill" else PROMPT  # 192 tokens, 4 a step
-        stream = engine.generate(prompt, SamplingParams(max_tokens=60, ignore_eos=True), request_id="leaver")
+        max_tokens = 256 - len(prompt)
+        stream = engine.generate(prompt, LONG.replace(max_tokens=max_tokens), request_id="leaver")
         if state == "queued":
             await until(lambda: engine.stats.num_waiting == 1)
         else:
@@ -157,6 +158,7 @@ def test_a_client_that_leaves_frees_its_blocks(with_engine: WithEngine, how: str
             assert (await collect(holder))[0][2] == "length"
         await until(lambda: is_idle(engine))
         assert engine.stats.num_requests_in_flight == 0
+        assert engine.stats.num_new_tokens < max_tokens + (200 if holder is not None else 0)  # it was cut short
 
     with_engine(body, max_num_seqs=1, max_num_batched_tokens=4)
 
