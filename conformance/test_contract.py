@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,7 +229,7 @@ def test_a_block_in_several_tables(lab: Lab) -> None:
     "field", ["dtype", "device", "quantization", "kv_cache_dtype", "tensor_parallel_size", "options"]
 )
 def test_the_undeclared_is_refused(lab: Lab, field: str) -> None:
-    undeclared = {
+    undeclared: dict[str, Any] = {
         "dtype": "float8_none",
         "device": "abacus",
         "quantization": "int0",
@@ -241,7 +243,7 @@ def test_the_undeclared_is_refused(lab: Lab, field: str) -> None:
 @spec("CON-12")
 def test_undeclared_dtypes_are_refused(lab: Lab) -> None:
     for dtype in {"float64", "float32", "bfloat16", "float16"} - lab.can.dtypes:
-        message = lab.refuses(lambda dtype=dtype: lab.load(dtype=dtype))
+        message = lab.refuses(partial(lab.load, dtype=dtype))
         assert dtype in message
 
 

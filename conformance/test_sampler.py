@@ -40,6 +40,7 @@ def rows_of(params: list[DecodeParams], positions: list[int], x: Array) -> Sampl
         positions=np.array(positions, np.int64),
     )
     punished = [r for r, p in enumerate(params) if p.repetition_penalty != 1.0]
+    punishments = [params[r].repetition_penalty for r in punished]
     taxed = [r for r, p in enumerate(params) if p.presence_penalty != 0.0]
     masked = [r for r, p in enumerate(params) if p.allowed_token_ids is not None]
     mask = np.full((size, -(-x.shape[1] // 32)), 0xFFFFFFFF, np.uint32)
@@ -51,7 +52,7 @@ def rows_of(params: list[DecodeParams], positions: list[int], x: Array) -> Sampl
         rows,
         penalty_rows=np.repeat(np.array(punished, np.int32), len(penalised)),
         penalty_ids=np.tile(penalised, len(punished)),
-        penalty_values=np.repeat(np.float32([params[r].repetition_penalty for r in punished]), len(penalised)),
+        penalty_values=np.array(punishments, np.float32).repeat(len(penalised)),
         bias_rows=np.repeat(np.array(taxed, np.int32), len(biased)),
         bias_ids=np.tile(biased, len(taxed)),
         bias_values=np.repeat(np.array([-params[r].presence_penalty for r in taxed], np.float32), len(biased)),
@@ -99,11 +100,12 @@ GRID = {
 def check(lab: Lab, named: list[tuple[str, DecodeParams]], positions: list[int]) -> None:
     """Draw one token a row and compare with the rules."""
     logits, host, sampler = some_logits(lab)
+    host = host.astype(np.float32).astype(np.float64)  # which is what a sampler works on
     params = [p for _, p in named]
     tokens = sampler.sample(logits, rows_of(params, positions, host)).token_ids
     assert tokens.dtype == np.int32
     for row, (name, p) in enumerate(named):
-        drawn = draw(edited(np.float32(host[row]).astype(np.float64), p), p, positions[row], 1e-6, int(tokens[row]))
+        drawn = draw(edited(host[row], p), p, positions[row], 1e-6, int(tokens[row]))
         assert drawn.deficit <= drawn.tolerance, (
             f"{name}, seed {p.seed}, position {positions[row]}: drew {tokens[row]}, the rules give {drawn.token} "
             f"by {drawn.margin:.3g}"
@@ -158,13 +160,14 @@ def test_scoring_rows_and_logprobs(lab: Lab) -> None:
 def test_draws_follow_the_distribution(lab: Lab, along: str, name: str) -> None:
     """Chi-square over 6,000 draws of one row; the limit is passed by chance once in some ten thousand."""
     logits, host, sampler = some_logits(lab)
-    count, row, p = len(host), 1, GRID[name]
-    draws = []
-    for turn in range(-(-6000 // count)):
-        numbers = np.arange(turn * count, (turn + 1) * count)
-        seeds = [int(n) if along == "seeds" else 77 for n in numbers]
-        rows = rows_of([replace(p, seed=s) for s in seeds], [9 if along == "seeds" else int(n) for n in numbers], host)
-        draws += sampler.sample(_repeat(logits, row, count), rows).token_ids.tolist()
+    row, p = 1, GRID[name]
+    many = _repeat(logits, row, min(64, lab.runner().info.max_num_logits))
+    draws: list[int] = []
+    while len(draws) < 6000:
+        numbers = range(len(draws), len(draws) + len(many))
+        seeds = [replace(p, seed=n if along == "seeds" else 77) for n in numbers]
+        positions = [9 if along == "seeds" else n for n in numbers]
+        draws += sampler.sample(many, rows_of(seeds, positions, host)).token_ids.tolist()
     expected = _probabilities(host[row], p) * len(draws)
     seen = np.bincount(draws, minlength=host.shape[1])
     assert not seen[expected == 0].any(), "a filtered token was drawn"
