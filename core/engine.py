@@ -11,11 +11,14 @@ from .batch import Sampled, SamplingRows
 from .batch_builder import BatchBuilder
 from .interfaces import Drafter, KVCache, Logits, ModelRunner, RunnerInfo, Sampler, Scheduler
 from .sampling import HostSampler
-from .types import EngineError, Request, RequestOutput, Scheduled, StepStats
+from .types import EngineError, Request, RequestOutput, Scheduled, StepStats, Unsupported
 
 Copies = Sequence[tuple[int, int, int]]
 
 _NOTHING = Sampled(np.empty(0, np.int32))
+
+_MAX_FRUITLESS_STEPS = 3
+"""In a row, each with a single request that failed: it is the device that is lost, not the requests that are wrong."""
 
 
 class Engine:
@@ -44,6 +47,7 @@ class Engine:
         self._publish = publish
         self._on_step = on_step
         self._pending: list[RequestOutput] = []
+        self._num_fruitless_steps = 0
         self._builder = BatchBuilder(
             max_num_seqs=self.info.max_num_seqs,
             block_size=kv_cache.block_size,
@@ -100,6 +104,7 @@ class Engine:
             sampled = self._sample(logits, rows)  # the only synchronisation point
         except Exception as error:
             return self._compute_apart(plan, copies, error)
+        self._num_fruitless_steps = 0
         return self._scheduler.update(plan, sampled)
 
     def _forward(self, plan: Sequence[Scheduled], copies: Copies) -> tuple[Logits, SamplingRows | None]:
@@ -130,10 +135,16 @@ class Engine:
                 failures.append((share.request, failure))
             else:
                 outputs += self._scheduler.update([share], sampled)
-        if len(failures) == len(plan) > 1:
-            raise EngineError(f"every request of the step failed, the last one with {error!r}") from error
+        self._give_up_if_lost(plan, [failure for _, failure in failures])
         running = [pair for pair in failures if pair[0].finish_reason is None]  # the others left meanwhile
         return outputs + [self._scheduler.fail(request, _describe(failure)) for request, failure in running]
+
+    def _give_up_if_lost(self, plan: Sequence[Scheduled], failures: Sequence[Exception]) -> None:
+        """Raise EngineError where nothing works any more. Unsupported is a runner's verdict, not a fault."""
+        num_faults = sum(not isinstance(failure, Unsupported) for failure in failures)
+        self._num_fruitless_steps = self._num_fruitless_steps + 1 if num_faults == len(plan) else 0
+        if num_faults == len(plan) > 1 or self._num_fruitless_steps == _MAX_FRUITLESS_STEPS:
+            raise EngineError(f"every request failed, the last one with {failures[-1]!r}") from failures[-1]
 
     def _draft(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput]) -> None:
         if self._drafter is None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from isotoken.core.batch import Batch
-from isotoken.core.types import EngineError, FinishReason, StepStats
+from isotoken.core.types import EngineError, FinishReason, StepStats, Unsupported
 
 from .drafters import GarbageDrafter, KnowingDrafter
 from .toy import ToyRunner
@@ -72,8 +72,32 @@ def test_when_everything_raises_the_engine_ends() -> None:
     world = make_world()
     world.add(make_request("a", [POISON]))
     world.add(make_request("b", [1, POISON]))
-    with pytest.raises(EngineError, match=r"every request of the step failed.*does not like 13"):
+    with pytest.raises(EngineError, match=r"every request failed.*does not like 13"):
         world.engine.run()
+
+
+def test_a_lost_device_is_told_from_wrong_requests_by_failing_them_all() -> None:
+    world = make_world()
+    for attempt in range(2):
+        world.add(make_request(f"bad{attempt}", [POISON]))
+        world.run()
+    world.add(make_request("good", [1], max_tokens=2, logit_bias={POISON: -100.0}))
+    world.run()
+    for attempt in range(2, 4):
+        world.add(make_request(f"bad{attempt}", [POISON]))
+        world.run()
+    world.add(make_request("bad4", [POISON]))
+    with pytest.raises(EngineError, match=r"every request failed.*does not like 13"):
+        world.engine.run()
+
+
+def test_what_the_runner_does_not_support_never_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FaultyRunner, "error", Unsupported("13"))
+    world = make_world()
+    for name in "abcde":
+        world.add(make_request(name, [POISON]))
+    results = world.run()
+    assert {result.error for result in results.values()} == {"Unsupported: 13"} and len(results) == 5
 
 
 def test_running_out_of_memory_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
