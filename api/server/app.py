@@ -10,6 +10,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import License
+from litestar.response import Redirect
 from litestar.types import Receive, Scope, Send
 
 from ... import __version__
@@ -59,6 +60,12 @@ class Application(Litestar):
         await self._observed(scope, receive, send)
 
 
+@get("/", include_in_schema=False)
+async def home() -> Redirect:
+    """Show the documentation to people who open the server's address."""
+    return Redirect("/docs")
+
+
 @get("/openapi.json", include_in_schema=False)
 async def openapi_json(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Return the OpenAPI document where most tools look for it."""
@@ -77,7 +84,7 @@ def build_app(service: Served) -> Litestar:
         return service
 
     app = Application(
-        route_handlers=[*ROUTES, openapi_json, *_plugin_routes(service.settings.route_plugins)],
+        route_handlers=[*ROUTES, home, openapi_json, *_plugin_routes(service.settings.route_plugins)],
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},
         exception_handlers={Exception: answer_error},
         request_max_body_size=service.settings.limits.max_body_bytes,

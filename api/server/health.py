@@ -22,9 +22,11 @@ async def health(service: Served) -> Response[dict[str, Any]]:
 
 
 @get("/health/live", tags=["Operations"], summary="Say whether the process works at all")
-async def live(service: Served) -> dict[str, Any]:
-    """Return 200 as long as this process answers, whatever the engine does."""
-    return {"status": "alive", "state": service.state}
+async def live(service: Served) -> Response[dict[str, Any]]:
+    """Return 200 as long as this process is of use; 503 when it should be started anew: its engine was given up."""
+    given_up = service.state == "stopped"
+    status = "given up" if given_up else "alive"
+    return Response({"status": status, "state": service.state}, status_code=503 if given_up else 200)
 
 
 @get("/health/ready", tags=["Operations"], summary="Say whether to send requests here")

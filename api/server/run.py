@@ -7,7 +7,7 @@ import contextlib
 import gc
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
@@ -86,6 +86,7 @@ class _Run:
         self._listen_to_signals()
         server = _Server(_uvicorn_config(self._service, self._settings))
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
+        serving.add_done_callback(lambda _: self._stop.set())
         engine: AsyncEngine | None = None
         try:
             engine = await self._start_engine()
@@ -123,23 +124,23 @@ class _Run:
     async def _start_engine(self) -> AsyncEngine | None:
         """Return the engine, or None when a signal came first."""
         starting = asyncio.create_task(AsyncEngine.start(self._config, self._settings.limits))
-        stopped = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if starting.done():
-            return starting.result()
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        return None
+        await _first(starting, self._stop.wait())
+        return None if starting.cancelled() else starting.result()
 
     async def _drain(self, engine: AsyncEngine) -> None:
         """Let what runs finish, within the timeout and unless a second signal comes."""
-        draining = asyncio.create_task(engine.drain(self._settings.drain_timeout))
-        forced = asyncio.create_task(self._forced.wait())
-        await asyncio.wait((draining, forced), return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, forced):
-            task.cancel()
-        await asyncio.gather(draining, forced, return_exceptions=True)
+        self._service.draining = True
+        await _first(engine.drain(self._settings.drain_timeout), self._forced.wait())
+
+
+async def _first(*waiting: Awaitable[object]) -> None:
+    """Wait until one is done, and cancel the others."""
+    tasks = [asyncio.ensure_future(one) for one in waiting]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
 
 
 def _uvicorn_config(service: Service, settings: ServerSettings) -> uvicorn.Config:

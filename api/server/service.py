@@ -58,7 +58,7 @@ class Service:
     @property
     def names(self) -> tuple[str, ...]:
         """What the model may be called. The first is its id, which answers carry. Raises NotReady."""
-        return self.settings.served_model_names or (Path(self.engine.info.model).name,)
+        return self.settings.served_model_names or (default_name(Path(self.engine.info.model)),)
 
     def check_model(self, name: str) -> None:
         """Accept the model's names and no name at all. Raises NotReady."""
@@ -98,6 +98,14 @@ class Service:
             Generation.abandon(streams)
             raise
         return Generation(prompts, params.n, streams, self.metrics, lambda: self.draining)
+
+
+def default_name(folder: Path) -> str:
+    """Return what a model is called by default: the hub's id for a folder of its cache, else the folder's name."""
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return folder.name
 
 
 def _fingerprint(engine: AsyncEngine) -> str:

@@ -40,7 +40,7 @@ from isotoken.api.engine import Limits
 from isotoken.api.server import ServerSettings, serve
 from isotoken.plugins.build import EngineConfig
 config, settings, limits = json.loads(sys.argv[1])
-settings = ServerSettings(port=0, limits=Limits(**limits), **settings)
+settings = ServerSettings(**{"port": 0, **settings}, limits=Limits(**limits))
 code = serve(EngineConfig(**config), settings, on_started=lambda url, engine: print(url, engine.pid, flush=True))
 sys.exit(code)
 """
@@ -92,6 +92,18 @@ class Served:
         while not condition():
             assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.02)
+
+
+def launch(arguments: str) -> subprocess.Popen[str]:
+    """Start a server's process. It prints its URL and its engine's pid when it takes requests."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", SERVE, arguments], stdout=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.fixture(scope="session")
+def start_process() -> Callable[[str], subprocess.Popen[str]]:
+    """Start a server's process without waiting for it."""
+    return launch
 
 
 @pytest.fixture(scope="session")
@@ -162,12 +174,7 @@ def serve_tiny(tiny_model: Path) -> Iterator[Callable[..., Served]]:
     ) -> Served:
         config = {"model": str(tiny_model), "backend": "reference", "num_blocks": 256, **(config or {})}
         arguments = json.dumps([config, settings or {}, limits or {}])
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        process = launch(arguments)
         assert process.stdout is not None
         found, _, _ = select.select([process.stdout], [], [], START_TIMEOUT)
         line = process.stdout.readline() if found else ""

@@ -6,11 +6,13 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from isotoken.api.server.run import bind
 
 BODY = {"prompt": "a", "ignore_eos": True, "seed": 1, "stream": True}
 
@@ -78,6 +80,22 @@ def test_idle_servers_stop_at_once(serve_tiny: Callable[..., Any]) -> None:
     server = serve_tiny()
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(60) == 0
+
+
+def test_stopping_while_the_engine_starts(start_process: Callable[..., Any], tiny_model: Path) -> None:
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    process = start_process(json.dumps([{"model": str(tiny_model), "backend": "reference"}, {"port": port}, {}]))
+    with process, httpx.Client(transport=httpx.HTTPTransport(retries=100), timeout=60) as client:
+        states = {client.get(f"http://127.0.0.1:{port}/health/live").json()["state"]}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert states <= {"starting", "ready"}
+
+
+def test_an_engine_that_cannot_start_ends_the_server(start_process: Callable[..., Any], tmp_path: Path) -> None:
+    with start_process(json.dumps([{"model": str(tmp_path)}, {}, {}])) as process:
+        assert process.wait(60) == 1  # EngineFailed, for the command line to tell
 
 
 def _text(line: str) -> str:
