@@ -46,7 +46,7 @@ class ModelDrafter:
         alive = [shadow for shadow in shadows if shadow is not None]
         self._catch_up(alive)
         for index in range(1, self._num_draft_tokens):
-            alive = [shadow for shadow in alive if index < self._num_wanted(shadow)]
+            alive = [shadow for shadow in alive if index < self._num_wanted(shadow) and not _has_ended(shadow)]
             self._draw([Scheduled(shadow, len(shadow.token_ids) + index - 1, 1, 1, 1) for shadow in alive])
         return [[] if shadow is None else list(shadow.draft_ids) for shadow in shadows]
 
@@ -140,6 +140,11 @@ class ModelDrafter:
         drawing = (share.request for share in plan if share.num_logits)
         for shadow, token in zip(drawing, tokens, strict=True):
             shadow.draft_ids.append(token)
+
+
+def _has_ended(shadow: Request) -> bool:
+    """Whether its newest draft would end it."""
+    return shadow.draft_ids[-1] in shadow.end_token_ids
 
 
 def _num_equal(a: Sequence[int], b: Sequence[int]) -> int:

@@ -126,6 +126,17 @@ def test_the_same_model_is_always_right_for_it_draws_with_the_same_noise(options
     assert world.runner.num_calls == 7, "the prompts, then 29 tokens in fives"
 
 
+def test_it_stops_drafting_at_an_end() -> None:
+    factory = model_drafter()
+    drafter = factory(ToyRunner(num_blocks=8, block_size=8))
+    request = make_request("r", [1, 2, 3], temperature=0.0)
+    request.max_num_tokens = 50
+    drafts = drafter.propose([request])[0]
+    drafter.release("r")
+    request.end_token_ids = frozenset({drafts[1]})
+    assert drafter.propose([request]) == [drafts[: drafts.index(drafts[1]) + 1]]
+
+
 def test_a_stranger_is_seldom_right_and_does_no_harm() -> None:
     plain, _ = run_requests(None, temperature=1.0)
     world, accepted = run_requests(model_drafter(weights_seed=1), temperature=1.0)
