@@ -43,6 +43,12 @@ def test_the_banner_says_what_was_picked_and_why(serving: Any) -> None:
     assert "dtype float32: the checkpoint's own" in banner
 
 
+def test_the_page_that_the_banner_names_is_there(serving: Any) -> None:
+    (page,) = [line.split()[-1] for line in serving.banner if line.strip().startswith("docs")]
+    with urllib.request.urlopen(page, timeout=60) as response:
+        assert (response.status, response.headers.get_content_type()) == (200, "text/html")
+
+
 def test_the_served_name_is_the_models_id(serving: Any) -> None:
     assert [model["id"] for model in ask(serving.url, "/v1/models")["data"]] == ["tiny"]
 
