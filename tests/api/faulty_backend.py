@@ -38,6 +38,7 @@ class FaultyRunner:
         if token_id == KILLS:
             os.kill(os.getpid(), signal.SIGKILL)
         elif token_id == HANGS:
+            (Path(os.environ["FAULTY_DIR"]) / "hanging").touch()
             time.sleep(3600)
         elif token_id == RAISES:
             raise RuntimeError("this prompt cannot be computed")

@@ -98,6 +98,17 @@ def test_a_continuation_keeps_the_space_that_the_start_of_a_text_loses(tmp_path:
     assert stream(text, ids, at_start=False) == " the quick"
 
 
+def test_added_tokens_that_are_no_bytes_stand_for_themselves(model_dir: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<｜end▁of▁text｜>"])
+    text = TextModel(model_dir, tokenizer)
+    added = tokenizer.token_to_id("<｜end▁of▁text｜>")
+    ids = [*text.encode("fox"), added]
+    assert text.decode(ids, skip_special_tokens=False) == tokenizer.decode(ids, skip_special_tokens=False)
+    assert text.token_text(added) == "<｜end▁of▁text｜>"
+    assert text.decode(ids) == "fox"
+
+
 def test_token_bytes_join_to_the_text(text_model: TextModel) -> None:
     sentence = "Größe: 漢字 🙂!"
     ids = text_model.encode(sentence)

@@ -330,7 +330,8 @@ def test_a_child_that_dies_while_it_loads_is_not_started_for_ever(with_engine: W
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, os, sys
+from pathlib import Path
 from isotoken.api.engine import AsyncEngine
 from isotoken.api.text import SamplingParams
 from isotoken.plugins.build import EngineConfig
@@ -341,6 +342,8 @@ async def main():
     stream = engine.generate([41] * 3 if sys.argv[2] == "faulty" else [10], SamplingParams(), request_id="r")
     if sys.argv[2] != "faulty":
         await anext(stream)
+    while sys.argv[2] == "faulty" and not Path(os.environ["FAULTY_DIR"], "hanging").exists():
+        await asyncio.sleep(0.01)
     print(engine.pid, flush=True)
     await asyncio.sleep(600)
 
