@@ -9,6 +9,8 @@ from typing import Any, Final, TypeVar
 from .types import CheckpointError
 
 T = TypeVar("T")
+D = TypeVar("D")
+P = TypeVar("P")
 
 
 class _Required:
@@ -95,9 +97,9 @@ class Fields:
     def _is_null(self, name: str) -> bool:
         return name in self.values and self.values[name] is None
 
-    def _read(self, name: str, default: Any, expected: str, parse: Callable[[Any], Any]) -> Any:
+    def _read(self, name: str, default: D | _Required, expected: str, parse: Callable[[Any], P | None]) -> D | P:
         value = self.values.get(name)
-        if value is None and default is not REQUIRED:
+        if value is None and not isinstance(default, _Required):
             return default
         parsed = None if value is None else parse(value)
         if parsed is None:

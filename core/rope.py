@@ -208,5 +208,5 @@ def _yarn(rope: RopeSpec, inv_freq: Float64) -> Float64:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rope.rotary_dim - 1)
     high += 0.001 if low == high else 0
-    slow = np.clip((np.arange(len(inv_freq)) - low) / (high - low), 0.0, 1.0)
+    slow: Float64 = np.clip((np.arange(len(inv_freq)) - low) / (high - low), 0.0, 1.0)
     return slow * inv_freq / rope.number("factor") + (1 - slow) * inv_freq

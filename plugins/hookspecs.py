@@ -51,7 +51,7 @@ def register_drafters(register: Register) -> None:
 
 
 @hookspec(firstresult=True)
-def load_tokenizer(model_dir: Path) -> Any:  # type: ignore[empty-body]
+def load_tokenizer(model_dir: Path) -> Any:
     """Return a tokenizers.Tokenizer (or its like) for a model folder without tokenizer.json; called once a model."""
 
 
