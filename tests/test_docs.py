@@ -6,8 +6,10 @@ import ast
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from isotoken.api.cli import reference
+from isotoken.core.sampling import gumbel, philox4x32_10, splitmix64
 from isotoken.plugins import hookspecs
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +75,16 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{page.relative_to(ROOT)} links to {link}"
+
+
+def test_the_sampling_page_has_the_right_values() -> None:
+    page = (DOCS / "sampling.md").read_text()
+    zero = np.zeros(1, np.uint64)
+    words = philox4x32_10(zero, (zero, zero, zero, zero))
+    assert " ".join(f"{int(word[0]):08x}" for word in words) in page
+    noise = gumbel(np.full(4, 7, np.uint64), np.full(4, 10, np.int64), np.arange(4))
+    assert " ".join(f"{value:.5f}" for value in noise) in page
+    assert f"`{splitmix64(8)}`" in page
 
 
 def test_every_decision_has_its_four_parts_and_is_listed() -> None:
