@@ -31,7 +31,8 @@ EXPECTED = {  # what must come out, where it is not enough that the block runs
     ("docs/getting-started.md", 4): ["Tokyo"],
     ("docs/python-api.md", 0): ["The capital of France is ->  Paris"],
     ("docs/python-api.md", 1): ["Tokyo"],
-    ("docs/python-api.md", 2): ["top_p = 1.5 is not allowed: a number above 0 and at most 1"],
+    ("docs/python-api.md", 2): [" Paris"],
+    ("docs/python-api.md", 3): ["top_p = 1.5 is not allowed: a number above 0 and at most 1"],
 }
 
 
