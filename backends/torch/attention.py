@@ -10,21 +10,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-SLACK_TOKENS = 512  # of padding in a group that are cheaper than another group's operators
-MAX_GROUP_TOKENS = 32768  # gathered at once, padding included: bounds the memory
-FOLD_QUERIES = 32  # up to this many queries a request, heads that share K/V are folded into the query dimension
+GROUP_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
+"""K/V gathered at once, padding included. On a CPU they stay in the second-level cache until they are used."""
+
+SLACK_TOKENS = {"cpu": 64, "cuda": 4096}
+"""Of padding in a group that are cheaper than another group's operators."""
+
+FOLD_QUERIES = 32
+"""Up to so many queries a request, the heads that share K/V are folded into the query dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What the grouping needs to know of the cache."""
+
+    tile_size: int
+    kv_rows: int  # 2 * kv_heads, cache rows of a tile
+    zero_tile: int  # pads tables
+    token_bytes: int  # of one token's K and V in one layer
+    device: torch.device
+    scratch: Tensor  # [rows, tile_size * head_dim], where K/V are gathered to; larger groups get memory of their own
 
 
 @dataclass(slots=True)
 class Group:
     """Requests with equally many queries, padded to one context length."""
 
-    tokens: Tensor | slice  # [n * num_queries] rows of the step's T tokens
+    tokens: slice  # of the step's T tokens, in the order of the plan
     num_queries: int  # of each request
     seq_lens: Tensor  # [n]
     num_keys: int  # the longest context
     rows: Tensor | None  # [n * 2 * kv_heads * tiles] rows of the cache; None: all keys are this step's own
     is_ragged: bool  # contexts differ
+    buffer: Tensor | None  # [len(rows), tile_size * head_dim], where to gather to
     masks: dict[int | None, Tensor | None] = field(default_factory=dict)  # by window
 
     @property
@@ -59,58 +77,69 @@ class Group:
         return mask.repeat(1, 1, repeat, 1) if repeat > 1 else mask
 
 
-def plan_groups(
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one step's attention is done, the same in all layers."""
+
+    groups: list[Group]
+    order: Tensor | None  # [T] the tokens as the groups take them; None: as they stand
+    inverse: Tensor | None  # [T] back
+
+
+def make_plan(
     query_start_loc: NDArray[np.int32],  # [N + 1]
     seq_lens: NDArray[np.int32],  # [N]
     tile_table: NDArray[np.int32],  # [N, tiles]
-    *,
-    tile_size: int,
-    kv_rows: int,
-    zero_tile: int,
-    device: torch.device,
-) -> list[Group]:
-    """Sort the step's requests into groups; `zero_tile` pads tables, `kv_rows` is 2 * kv_heads."""
+    geometry: Geometry,
+) -> Plan:
+    """Sort the step's requests by shape and cut them into groups."""
     query_lens = np.diff(query_start_loc)
     order = np.lexsort((seq_lens, query_lens))
-    sorted_queries, sorted_lens = query_lens[order].tolist(), seq_lens[order].tolist()
-    groups = []
-    for low, high in _runs(sorted_queries, sorted_lens):
-        members, num_queries, num_keys = order[low:high], sorted_queries[low], sorted_lens[high - 1]
-        fresh = num_keys == num_queries > 1
-        rows = None
-        if not fresh:
-            tiles = tile_table[members, : -(-num_keys // tile_size)]
-            used = np.arange(tiles.shape[1]) * tile_size < seq_lens[members, None]
-            tiles = np.where(used, tiles, zero_tile)
-            table = torch.from_numpy(tiles).to(device).long()
-            rows = (table[:, None, :] * kv_rows + torch.arange(kv_rows, device=device)[None, :, None]).reshape(-1)
-        tokens: Tensor | slice = slice(None)
-        if len(members) < len(order) or np.any(members[1:] < members[:-1]):
-            tokens = _token_rows(query_start_loc[members], num_queries, device)
-        lens = torch.from_numpy(seq_lens[members]).to(device)
-        groups.append(Group(tokens, num_queries, lens, num_keys, rows, sorted_lens[low] != num_keys))
-    return groups
+    groups, stop = [], 0
+    for low, high in _runs(query_lens[order].tolist(), seq_lens[order].tolist(), geometry):
+        members = order[low:high]
+        group = _make_group(stop, int(query_lens[members[0]]), seq_lens[members], tile_table[members], geometry)
+        stop = group.tokens.stop
+        groups.append(group)
+    if len(order) == 1 or np.all(order[1:] > order[:-1]):
+        return Plan(groups, None, None)
+    lens = query_lens[order]
+    tokens = np.arange(stop) + np.repeat(query_start_loc[order] - (np.cumsum(lens) - lens), lens)
+    forth, back = (torch.from_numpy(rows).to(geometry.device) for rows in (tokens, np.argsort(tokens)))
+    return Plan(groups, forth, back)
 
 
-def _token_rows(starts: NDArray[np.int32], num_queries: int, device: torch.device) -> Tensor | slice:
-    if len(starts) == 1:
-        return slice(int(starts[0]), int(starts[0]) + num_queries)
-    rows = starts[:, None].astype(np.int64) + np.arange(num_queries)
-    return torch.from_numpy(rows.reshape(-1)).to(device)
+def _make_group(
+    start: int, num_queries: int, seq_lens: NDArray[np.int32], tile_table: NDArray[np.int32], geometry: Geometry
+) -> Group:
+    """Describe requests of ascending context length, each with num_queries tokens, from token `start` on."""
+    num_keys, size, device = int(seq_lens[-1]), geometry.tile_size, geometry.device
+    rows = buffer = None
+    if not num_keys == num_queries > 1:
+        tiles = tile_table[:, : -(-num_keys // size)]
+        used = np.arange(tiles.shape[1]) * size < seq_lens[:, None]
+        table = torch.from_numpy(np.where(used, tiles, geometry.zero_tile)).to(device).long()
+        heads = torch.arange(geometry.kv_rows, device=device)
+        rows = (table[:, None, :] * geometry.kv_rows + heads[None, :, None]).reshape(-1)
+        buffer = geometry.scratch[: len(rows)] if len(rows) <= len(geometry.scratch) else None
+    tokens = slice(start, start + len(seq_lens) * num_queries)
+    lens = torch.from_numpy(seq_lens).to(device)
+    return Group(tokens, num_queries, lens, num_keys, rows, bool(seq_lens[0] != num_keys), buffer)
 
 
-def _runs(query_lens: list[int], seq_lens: list[int]) -> list[tuple[int, int]]:
-    """Cut requests sorted by (queries, context) where queries differ or padding would cost more than it saves."""
+def _runs(query_lens: list[int], seq_lens: list[int], geometry: Geometry) -> list[tuple[int, int]]:
+    """Cut requests sorted by (queries, context) where queries differ, padding costs too much, or a group is full."""
+    most = GROUP_BYTES[geometry.device.type] // geometry.token_bytes
+    slack = SLACK_TOKENS[geometry.device.type]
     runs, low, total = [], 0, 0
     for i, (num_queries, seq_len) in enumerate(zip(query_lens, seq_lens, strict=True)):
-        count = i - low + 1
-        padding = seq_len * count - (total + seq_len)
-        fresh_ends = num_queries > 1 and seq_lens[low] == num_queries != seq_len
+        padded = seq_len * (i - low + 1)
+        padding = padded - (total + seq_len)
         if i > low and (
             num_queries != query_lens[low]
-            or fresh_ends
-            or padding > max(SLACK_TOKENS // num_queries, (total + seq_len) // 4)
-            or seq_len * count > MAX_GROUP_TOKENS
+            or seq_lens[low] == num_queries != seq_len  # whole prompts need no cache, the others do
+            or padding > max(slack, padded // 4)
+            or padded > most
         ):
             runs.append((low, i))
             low, total = i, 0
@@ -122,7 +151,7 @@ def _runs(query_lens: list[int], seq_lens: list[int]) -> list[tuple[int, int]]:
 def grouped_attention(
     qkv: Tensor,  # [T, heads + 2 * kv_heads, D], rotated
     cache: Tensor,  # [tiles, 2 * kv_heads, tile_size, D], with this step's K/V already written
-    groups: list[Group],
+    plan: Plan,
     *,
     num_heads: int,
     scale: float,
@@ -130,12 +159,11 @@ def grouped_attention(
     softcap: float | None = None,
 ) -> Tensor:
     """Return [T, heads * D]: what kernels.triton.attention.ragged_attention computes, faster."""
-    if len(groups) == 1 and isinstance(groups[0].tokens, slice):
-        return _attend(qkv, cache, groups[0], num_heads, scale, window, softcap)
-    out = qkv.new_empty(len(qkv), num_heads * qkv.shape[2])
-    for group in groups:
-        out[group.tokens] = _attend(qkv[group.tokens], cache, group, num_heads, scale, window, softcap)
-    return out
+    if plan.order is not None:
+        qkv = qkv.index_select(0, plan.order)
+    parts = [_attend(qkv[group.tokens], cache, group, num_heads, scale, window, softcap) for group in plan.groups]
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return out if plan.inverse is None else out.index_select(0, plan.inverse)
 
 
 def _attend(
@@ -147,7 +175,8 @@ def _attend(
     if group.rows is None:
         kv = qkv[:, num_heads:].view(n, queries, 2 * kv_heads, dim).transpose(1, 2)
     else:
-        kv = cache.view(-1, cache.shape[2] * dim).index_select(0, group.rows).view(n, 2 * kv_heads, -1, dim)
+        tiles = cache.view(-1, cache.shape[2] * dim)
+        kv = torch.index_select(tiles, 0, group.rows, out=group.buffer).view(n, 2 * kv_heads, -1, dim)
         kv = kv[:, :, : group.num_keys]
     query = qkv[:, :num_heads].view(n, queries, num_heads, dim)
     if group.folds:  # [n, kv_heads, heads_each * queries, D]

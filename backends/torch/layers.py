@@ -13,9 +13,9 @@ from ...kernels.triton.activation import gated_activation
 from ...kernels.triton.kv_write import kv_write
 from ...kernels.triton.norm import rms_norm
 from ...kernels.triton.rope import rope_
-from .attention import Group, grouped_attention
+from .attention import Plan, grouped_attention
 from .linear import Linear
-from .weights import WeightLoader
+from .weights import Arrange, WeightLoader, pair_up, unchanged
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -25,10 +25,10 @@ class StepInputs:
     """One step on the device."""
 
     input_ids: Tensor  # [T] int
-    ropes: dict[RopeSpec, tuple[Tensor, Tensor]]  # cos, sin [T, rotary_dim] of this step's positions
+    turns: dict[RopeSpec, Tensor]  # [T, rotary_dim / 2] complex: the angles of this step's positions
     tile_ids: Tensor  # [T] int64: where the K/V go
     offsets: Tensor  # [T] int64
-    groups: list[Group]
+    plan: Plan
 
 
 class RmsNorm:
@@ -46,9 +46,9 @@ class RmsNorm:
         return rms_norm(x, self.weight, self.eps, self.dtype)
 
 
-def load_norm(loader: WeightLoader, name: str, spec: DecoderSpec) -> RmsNorm:
+def load_norm(loader: WeightLoader, name: str, spec: DecoderSpec, arrange: Arrange = unchanged) -> RmsNorm:
     """Load a norm; its weight is kept in float32, to which the offset is added."""
-    weight = loader.tensor(name, torch.float32)
+    weight = arrange(name, loader.tensor(name, torch.float32))
     return RmsNorm(weight + spec.norm_offset if spec.norm_offset else weight, spec.norm_eps, loader.dtype)
 
 
@@ -59,12 +59,18 @@ class Attention:
         self.spec = spec
         self.rope = layer.rope
         self.window = layer.sliding_window
-        self.qkv = loader.linear(*(f"{prefix}.{part}_proj" for part in "qkv"), bias=spec.qkv_bias)
+        rotary_dim = 0 if layer.rope is None else layer.rope.rotary_dim
+
+        def arrange(name: str, rows: Tensor) -> Tensor:
+            return rows if name.endswith("v_proj") else pair_up(rows, spec.head_dim, rotary_dim)
+
+        names = [f"{prefix}.{part}_proj" for part in "qkv"]
+        self.qkv = loader.linear(*names, bias=spec.qkv_bias, arrange=arrange)
         self.out = loader.linear(f"{prefix}.o_proj", bias=spec.o_bias)
         self.q_norm = self.k_norm = None
         if spec.qk_norm != "none":
-            self.q_norm = load_norm(loader, f"{prefix}.q_norm", spec)
-            self.k_norm = load_norm(loader, f"{prefix}.k_norm", spec)
+            self.q_norm = load_norm(loader, f"{prefix}.q_norm", spec, arrange)
+            self.k_norm = load_norm(loader, f"{prefix}.k_norm", spec, arrange)
 
     def __call__(self, x: Tensor, step: StepInputs, cache: Tensor) -> Tensor:
         """Return the output [T, H] for x [T, H], both in the compute dtype."""
@@ -74,12 +80,12 @@ class Attention:
             self._normalise(qkv)
         qkv = qkv.view(len(x), -1, spec.head_dim)
         if self.rope is not None:
-            rope_(qkv[:, : spec.num_heads + spec.num_kv_heads], *step.ropes[self.rope])
+            rope_(qkv[:, : spec.num_heads + spec.num_kv_heads], step.turns[self.rope])
         kv_write(qkv[:, spec.num_heads :], cache, step.tile_ids, step.offsets)
         heads = grouped_attention(
             qkv,
             cache,
-            step.groups,
+            step.plan,
             num_heads=spec.num_heads,
             scale=spec.attention_scale,
             window=self.window,

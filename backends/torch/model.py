@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -61,7 +62,7 @@ class Decoder:
         self.norm = load_norm(loader, "norm", spec)
         self.head = self._load_head(loader)
         ropes = {layer.rope for layer in spec.layers if layer.rope is not None}
-        self.ropes = {rope: _rope_tables(rope, max_model_len, loader.device) for rope in ropes}
+        self.ropes = {rope: _turns(rope, max_model_len).to(loader.device) for rope in ropes}
 
     def _load_head(self, loader: WeightLoader) -> Linear:
         if not self.spec.tied_embeddings:
@@ -70,12 +71,9 @@ class Decoder:
             return loader.linear("embed_tokens")
         return Linear(self.embeddings)
 
-    def rope_rows(self, positions: Tensor) -> dict[RopeSpec, tuple[Tensor, Tensor]]:
-        """Return each rope's cos and sin [T, rotary_dim] at positions [T]."""
-        return {
-            rope: (cos.index_select(0, positions), sin.index_select(0, positions))
-            for rope, (cos, sin) in self.ropes.items()
-        }
+    def turns(self, positions: Tensor) -> dict[RopeSpec, Tensor]:
+        """Return each rope's angles at positions [T], as complex numbers [T, rotary_dim / 2]."""
+        return {rope: table.index_select(0, positions) for rope, table in self.ropes.items()}
 
     def forward(self, step: StepInputs, caches: Tensor) -> Tensor:
         """Return the last layer's output [T, H]. caches [layers, tiles, 2 * kv_heads, tile_size, D] is written to."""
@@ -97,7 +95,7 @@ class Decoder:
         return logits
 
 
-def _rope_tables(rope: RopeSpec, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return (cos, cos) and (-sin, sin) [length, rotary_dim] in float32."""
-    cos, sin = (torch.from_numpy(table).float().to(device) for table in rope_tables(rope, length))
-    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+def _turns(rope: RopeSpec, length: int) -> Tensor:
+    """Return cos + i sin [length, rotary_dim / 2] in complex64."""
+    cos, sin = rope_tables(rope, length)
+    return torch.from_numpy((cos + 1j * sin).astype(np.complex64))

@@ -11,7 +11,7 @@ from ...core.batch import Batch
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo, Sampler
 from . import memory
-from .attention import plan_groups
+from .attention import GROUP_BYTES, Geometry, make_plan
 from .layers import StepInputs
 from .memory import CacheShape
 from .model import Decoder
@@ -42,7 +42,7 @@ class TorchRunner:
         with torch.inference_mode():
             self.model = self._load_model(checkpoint, loader)
             num_blocks = config.num_blocks or self._default_num_blocks(config)
-            self.caches = self.shape.allocate(num_blocks, device)
+            self._set_caches(num_blocks)
         self.sampler: Sampler | None = TorchSampler()
         self.info = RunnerInfo(
             vocab_size=spec.vocab_size,
@@ -92,17 +92,23 @@ class TorchRunner:
         )
         tile_ids, offset_ids = tile_ids.long(), offset_ids.long()
         self._clear_tiles(tiles[offsets == 0])
-        groups = plan_groups(
-            batch.query_start_loc,
-            batch.seq_lens,
-            self._tile_table(batch.block_table),
-            tile_size=tile_size,
-            kv_rows=self.shape.num_heads,
-            zero_tile=self.caches.shape[1] - 1,
-            device=self.device,
-        )
-        step = StepInputs(ids, self.model.rope_rows(positions), tile_ids, offset_ids, groups)
+        table = self._tile_table(batch.block_table)
+        plan = make_plan(batch.query_start_loc, batch.seq_lens, table, self.geometry)
+        step = StepInputs(ids, self.model.turns(positions), tile_ids, offset_ids, plan)
         return step, None if len(batch.logits_indices) == len(batch.input_ids) else wanted
+
+    def _set_caches(self, num_blocks: int) -> None:
+        shape = self.shape
+        self.caches = shape.allocate(num_blocks, self.device)
+        rows = GROUP_BYTES["cpu"] // (shape.tile_size * shape.head_dim * shape.dtype.itemsize)
+        self.geometry = Geometry(
+            tile_size=shape.tile_size,
+            kv_rows=shape.num_heads,
+            zero_tile=self.caches.shape[1] - 1,
+            token_bytes=shape.num_heads * shape.head_dim * shape.dtype.itemsize,
+            device=self.device,
+            scratch=self.caches.new_empty(rows, shape.tile_size * shape.head_dim),
+        )
 
     def _load_model(self, checkpoint: Checkpoint, loader: WeightLoader) -> Decoder:
         try:
@@ -174,7 +180,7 @@ class TorchRunner:
     def _profile(self, config: RunnerConfig) -> int:
         """Run the largest step over a cache made for it alone and return the bytes that it needed besides."""
         batch = full_batch(config.max_num_batched_tokens, self.max_model_len, self.block_size, self.max_num_logits)
-        self.caches = self.shape.allocate(batch.block_table.size, self.device)
+        self._set_caches(batch.block_table.size)
         with PeakMemory(self.device) as peak:
             self.forward(batch)
         self.caches = torch.empty(0)

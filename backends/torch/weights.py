@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,25 @@ from ...core.checkpoint import Checkpoint
 from .linear import Linear, PackedLinear, can_pack
 
 _TORCH = {"float32": torch.float32, "float16": torch.float16, "float64": torch.float64}
+
+
+Arrange = Callable[[str, Tensor], Tensor]
+"""Given a tensor's name and the tensor, returns its rows in the order that is wanted."""
+
+
+def unchanged(_: str, rows: Tensor) -> Tensor:
+    """Leave the rows as they are stored."""
+    return rows
+
+
+def pair_up(rows: Tensor, head_dim: int, rotary_dim: int) -> Tensor:
+    """Reorder the rows [heads * D, ...] so that the pairs that rope_ turns, i and i + rotary_dim / 2, are neighbours.
+
+    Done to queries and keys alike it leaves their products as they were.
+    """
+    order = torch.arange(head_dim, device=rows.device)
+    order[:rotary_dim] = order[:rotary_dim].view(2, -1).t().reshape(-1)
+    return rows.unflatten(0, (-1, head_dim))[:, order].flatten(0, 1) if rotary_dim else rows
 
 
 class WeightLoader:
@@ -40,18 +60,18 @@ class WeightLoader:
         """Return an embedding table; on the CPU in its stored dtype, so that it stays a view of the file."""
         return self.tensor(name, view_of(self.checkpoint.tensor(name)).dtype if self.device.type == "cpu" else None)
 
-    def linear(self, *names: str, bias: bool = False) -> Linear:
-        """Return one layer made of several projections, their rows one after the other."""
+    def linear(self, *names: str, bias: bool = False, arrange: Arrange = unchanged) -> Linear:
+        """Return one layer made of several projections, their rows one after the other, each arranged."""
         biases = None
         if bias:
-            biases = torch.cat([self.tensor(f"{name}.bias") for name in names])
+            biases = torch.cat([arrange(name, self.tensor(f"{name}.bias")) for name in names])
         if len(names) == 1:
             return self._layer(*names, weight=None, bias=biases)
         arrays = [self.checkpoint.tensor(name) for name in names]
         sizes = [len(array) for array in arrays]
         fused = torch.empty(sum(sizes), arrays[0].shape[1], dtype=self.dtype, device=self.device)
-        for part, array in zip(fused.split(sizes), arrays, strict=True):
-            part.copy_(view_of(array))
+        for name, part, array in zip(names, fused.split(sizes), arrays, strict=True):
+            part.copy_(arrange(name, view_of(array)))
             release_pages(array)
         self.num_bytes += fused.numel() * fused.element_size()
         return self._layer(*names, weight=fused, bias=biases)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -12,4 +11,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
 
     x [..., H] of any float dtype; weight [H] float32.
     """
-    return functional.rms_norm(x.float(), weight.shape, weight, eps).to(dtype)
+    x = x.float()
+    squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    scale = squares.div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (x * scale).mul_(weight).to(dtype)
