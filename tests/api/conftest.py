@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def faulty_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "isotoken_faulty.py").write_text((Path(__file__).parent / "faulty_backend.py").read_text())
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: isotoken-faulty\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[isotoken]\nfaulty = isotoken_faulty\n")
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
     monkeypatch.setenv("FAULTY_DIR", str(tmp_path))
     return tmp_path
 
