@@ -24,6 +24,7 @@ from .validation import explain
 logger = logging.getLogger(__name__)
 
 TGI_PATHS = frozenset({"/", "/generate", "/generate_stream", "/info"})
+REJECTIONS = frozenset({400, 404, 405, 413, 429, 503})  # the statuses of requests that were not taken on
 TYPES = {
     404: "not_found_error",
     408: "timeout_error",
@@ -150,7 +151,7 @@ def renamed(error: ParameterError, names: Mapping[str, str]) -> ApiError:
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer with the error body that the route's clients read (Litestar's exception handler for everything)."""
     failure = failure_of(error)
-    if failure.status < 500 or failure.status == 503:
+    if failure.status in REJECTIONS:
         request.scope["state"]["rejection"] = failure.code  # for the metrics
     headers = dict(failure.headers)
     if isinstance(error, MethodNotAllowedException) and error.headers:

@@ -14,9 +14,8 @@ from ..errors import EngineFailed, NotReady
 from .errors import ApiError
 from .metrics import Metrics
 
-_MERGE_QUEUE = (
-    64  # deltas of several prompts that may wait for a slow reader here; the rest waits in the engine's client
-)
+# Deltas of several prompts that may wait here for a slow reader. The others wait in their streams, merged.
+_MERGE_QUEUE = 64
 
 
 @dataclass(frozen=True, slots=True)

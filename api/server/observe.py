@@ -47,7 +47,7 @@ class Observer:
             route = scope.get("path_template") or "unmatched"
             self._metrics.answered(route, status, time.monotonic() - started)
             if "rejection" in state:
-                self._metrics.rejections.labels(state["rejection"]).inc()
+                self._metrics.rejected(state["rejection"])
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -9,24 +9,21 @@ from typing import Any
 
 from litestar import Request, post
 from litestar.params import JSONBody
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from ..engine import GenerationDelta
 from ..text import TextModel
 from .chunks import Chunks
-from .disconnect import until_disconnect
 from .documentation import answers
-from .errors import failure_of
 from .generation import Choice, Generation
 from .logprobs import chat_logprobs, prompt_logprobs
 from .openai_answers import ChatResponse
+from .openai_routes import respond, submit
 from .openai_schemas import ChatRequest
-from .prompts import chat_prompt
 from .requests import RequestContext, context_of
 from .sampling import chat_names, chat_params, named
 from .service import Served, Service
-from .sse import DONE, EventStream, encode, event
+from .sse import DONE, encode
 
 
 @post(
@@ -41,29 +38,13 @@ async def create_chat_completion(
 ) -> ASGIApp:
     """Continue a conversation with the assistant's next message."""
     service.check_model(data.model)
-    text, info = service.engine.text, service.engine.info
     with named(chat_names(data)):
         params = chat_params(data, service.default_params)
-        prompt = await chat_prompt(data, text, service.settings, info.max_model_len, params.max_tokens)
+        prompt = await service.prompter.chat(data, params.max_tokens)
         context = context_of(request, "chatcmpl-", data)
-        generation = service.submit(
-            [prompt],
-            params,
-            request_id=context.id,
-            priority=data.priority,
-            deadline=context.deadline,
-            cache_salt=data.cache_salt,
-        )
-    form = ChatForm(data, generation, text, context, service)
-    if data.stream:
-        return EventStream(
-            form.events(),
-            error_event=lambda error: event(failure_of(error).openai()) + DONE,
-            slow_reader_timeout=service.settings.slow_reader_timeout,
-        )
-    async with aclosing(generation), until_disconnect(request.receive):
-        choices = await generation.collect()
-    return ASGIResponse(body=encode(form.answer(choices)), media_type="application/json")
+        generation = submit(service, data, context, [prompt], params)
+    form = ChatForm(data, generation, service.engine.text, context, service)
+    return await respond(service, request, form, generation, stream=data.stream)
 
 
 class ChatForm:
@@ -159,7 +140,7 @@ class ChatForm:
         return chat_logprobs(self._text, part.logprobs or (), as_ids=self._data.return_tokens_as_token_ids)
 
     def _echoed(self) -> str:
-        return str(self._data.messages[-1].for_template()["content"]) if self._data.echo else ""
+        return self._data.messages[-1].text if self._data.echo else ""
 
 
 def _plain_choice(index: int, text: str) -> bytes:

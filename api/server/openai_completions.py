@@ -9,24 +9,22 @@ from typing import Any
 
 from litestar import Request, post
 from litestar.params import JSONBody
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from ..engine import GenerationDelta
 from ..text import TextModel
 from .chunks import Chunks
-from .disconnect import until_disconnect
 from .documentation import answers
-from .errors import ApiError, failure_of
+from .errors import ApiError
 from .generation import Choice, Generation
 from .logprobs import LegacyLogprobs, prompt_logprobs
 from .openai_answers import CompletionResponse
+from .openai_routes import respond, submit
 from .openai_schemas import CompletionRequest
-from .prompts import completion_prompts
 from .requests import RequestContext, context_of
 from .sampling import completion_params, named
 from .service import Served, Service
-from .sse import DONE, EventStream, encode, event
+from .sse import DONE, encode
 
 
 @post(
@@ -41,30 +39,14 @@ async def create_completion(
 ) -> ASGIApp:
     """Continue one or several prompts."""
     service.check_model(data.model)
-    text, info = service.engine.text, service.engine.info
     with named({}):
         params = completion_params(data, service.default_params)
-        prompts = await completion_prompts(data, text, info.max_model_len)
+        prompts = await service.prompter.completion(data)
         _check_together(data, len(prompts), params.n, service)
         context = context_of(request, "cmpl-", data)
-        generation = service.submit(
-            prompts,
-            params,
-            request_id=context.id,
-            priority=data.priority,
-            deadline=context.deadline,
-            cache_salt=data.cache_salt,
-        )
-    form = CompletionForm(data, generation, text, context, service)
-    if data.stream:
-        return EventStream(
-            form.events(),
-            error_event=lambda error: event(failure_of(error).openai()) + DONE,
-            slow_reader_timeout=service.settings.slow_reader_timeout,
-        )
-    async with aclosing(generation), until_disconnect(request.receive):
-        choices = await generation.collect()
-    return ASGIResponse(body=encode(form.answer(choices)), media_type="application/json")
+        generation = submit(service, data, context, prompts, params)
+    form = CompletionForm(data, generation, service.engine.text, context, service)
+    return await respond(service, request, form, generation, stream=data.stream)
 
 
 def _check_together(data: CompletionRequest, num_prompts: int, n: int, service: Service) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
 from .errors import ApiError
-from .schemas import UNSUPPORTED, RequestModel, SamplingFields, TokenIds
+from .schemas import UNSUPPORTED, Items, RequestModel, SamplingFields, TokenIds
 
 MAX_PROMPTS = 2048
 
@@ -67,13 +67,17 @@ class ChatMessage(RequestModel):
     model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] = ""
+    content: str | Items[ContentPart] = ""
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
     def for_template(self) -> dict[str, Any]:
         """Return the message as chat templates know them: text content, and no developer role."""
-        content = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
         role = "system" if self.role == "developer" else self.role
-        return {**(self.model_extra or {}), "role": role, "content": content}
+        return {**(self.model_extra or {}), "role": role, "content": self.text}
 
 
 class ChatRequest(SamplingFields):
@@ -94,7 +98,7 @@ class ChatRequest(SamplingFields):
         "reasoning_effort": ("none",),
     }
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Items[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, description="Deprecated by OpenAI: max_completion_tokens.")
     max_completion_tokens: int | None = Field(
         default=None, description="Left out: as many as the context has room for."
@@ -127,7 +131,7 @@ class TokenizeRequest(RequestModel):
 
     model: str = ""
     prompt: str = ""
-    messages: list[ChatMessage] = Field(default_factory=list)
+    messages: Items[ChatMessage] = Field(default_factory=list)
     inputs: str = ""
     add_special_tokens: bool = True
     return_token_strs: bool = False

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import ParameterError
 from ..text import TextModel
 from .errors import ApiError
 from .generation import Prompt
@@ -14,8 +13,80 @@ from .openai_schemas import ChatRequest, CompletionRequest, TokenizeRequest
 from .settings import ServerSettings
 
 _INLINE_CHARACTERS = 4096  # below this a text is tokenized in less time than a thread takes to answer
+_MESSAGE_CHARACTERS = 16  # what a message counts for besides its content
 
 T = TypeVar("T")
+
+
+class Prompter:
+    """Makes prompts for one model."""
+
+    def __init__(self, text: TextModel, max_model_len: int, settings: ServerSettings) -> None:
+        self._text = text
+        self._settings = settings
+        self._max_model_len = max_model_len
+        self._max_characters = max_model_len * max(map(len, text.tokenizer.get_vocab()), default=1)
+
+    async def completion(self, request: CompletionRequest) -> list[Prompt]:
+        """Tokenize the prompts of a completion."""
+        texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
+        if request.truncate_prompt_tokens is None:
+            for prompt in texts:
+                self._check_length(len(prompt), "prompt")
+        special = request.add_special_tokens
+        encoded = iter(await run_text(lambda: [self._encode(text, special) for text in texts], sum(map(len, texts))))
+        prompts = [next(encoded) if isinstance(prompt, str) else Prompt(prompt) for prompt in request.prompts]
+        return [self._truncate(prompt, request.truncate_prompt_tokens, request.max_tokens) for prompt in prompts]
+
+    async def chat(self, request: ChatRequest, max_tokens: int | None) -> Prompt:
+        """Apply the chat template and tokenize."""
+        if request.truncate_prompt_tokens is None:
+            self._check_length(sum(len(message.text) for message in request.messages), "messages")
+        prompt = Prompt(await self.render(request))
+        return self._truncate(prompt, request.truncate_prompt_tokens, max_tokens or 1)
+
+    async def plain(self, text: str, *, keep: int | None = None, field: str) -> Prompt:
+        """Tokenize one text and keep its last tokens."""
+        if keep is None:
+            self._check_length(len(text), field)
+        return self._truncate(await run_text(lambda: self._encode(text), len(text)), keep, 0)
+
+    async def render(self, request: ChatRequest | TokenizeRequest) -> list[int]:
+        """Return the token ids of a conversation. Raises ApiError for a template that is not trusted."""
+        if request.chat_template and not self._settings.trust_request_chat_template:
+            message = "chat_template is not taken from requests: start the server with --trust-request-chat-template"
+            raise ApiError(400, message, param="chat_template", code="unsupported_parameter")
+        messages = [message.for_template() for message in request.messages]
+        size = sum(_MESSAGE_CHARACTERS + len(message["content"]) for message in messages)
+        return await run_text(
+            lambda: self._text.apply_chat_template(
+                messages,
+                add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
+                continue_final_message=request.continue_final_message,
+                template_kwargs=request.chat_template_kwargs or None,
+                chat_template=request.chat_template or self._settings.chat_template,
+            ),
+            size,
+        )
+
+    def _encode(self, text: str, special: bool = True) -> Prompt:
+        return Prompt(self._text.encode(text, add_special_tokens=special), text)
+
+    def _check_length(self, num_characters: int, field: str) -> None:
+        """Refuse at once what could not fit if every token were the longest, instead of tokenizing it for seconds."""
+        if num_characters > self._max_characters:
+            message = (
+                f"this model's maximum context length is {self._max_model_len} tokens: "
+                f"{num_characters} characters of {field} are more than fit"
+            )
+            raise ApiError(400, message, param=field, code="context_length_exceeded")
+
+    def _truncate(self, prompt: Prompt, keep: int | None, max_tokens: int) -> Prompt:
+        """Keep the last tokens: -1 is as many as leave room for the answer, None is all."""
+        if keep is None:
+            return prompt
+        keep = max(1, self._max_model_len - max_tokens if keep == -1 else keep)
+        return prompt if len(prompt.token_ids) <= keep else Prompt(prompt.token_ids[-keep:])
 
 
 async def run_text(work: Callable[[], T], num_characters: int) -> T:
@@ -23,67 +94,3 @@ async def run_text(work: Callable[[], T], num_characters: int) -> T:
     if num_characters <= _INLINE_CHARACTERS:
         return work()
     return await asyncio.to_thread(work)
-
-
-async def completion_prompts(request: CompletionRequest, text: TextModel, max_model_len: int) -> list[Prompt]:
-    """Tokenize the prompts of a completion."""
-
-    def work() -> list[Prompt]:
-        return [
-            Prompt(text.encode(prompt, add_special_tokens=request.add_special_tokens), prompt)
-            if isinstance(prompt, str)
-            else Prompt(prompt)
-            for prompt in request.prompts
-        ]
-
-    size = sum(len(prompt) for prompt in request.prompts if isinstance(prompt, str))
-    prompts = await run_text(work, size)
-    if request.truncate_prompt_tokens is not None:
-        prompts = [
-            _truncate(prompt, request.truncate_prompt_tokens, max_model_len, request.max_tokens) for prompt in prompts
-        ]
-    return prompts
-
-
-async def chat_prompt(
-    request: ChatRequest, text: TextModel, settings: ServerSettings, max_model_len: int, max_tokens: int | None
-) -> Prompt:
-    """Apply the chat template and tokenize."""
-    prompt = Prompt(await render(request, text, settings))
-    if request.truncate_prompt_tokens is not None:
-        prompt = _truncate(prompt, request.truncate_prompt_tokens, max_model_len, max_tokens or 1)
-    return prompt
-
-
-async def render(request: ChatRequest | TokenizeRequest, text: TextModel, settings: ServerSettings) -> list[int]:
-    """Return the token ids of a conversation. Raises ApiError for a template that is not trusted."""
-    if request.chat_template and not settings.trust_request_chat_template:
-        message = "chat_template is not taken from requests: start the server with --trust-request-chat-template"
-        raise ApiError(400, message, param="chat_template", code="unsupported_parameter")
-    messages = [message.for_template() for message in request.messages]
-
-    def work() -> list[int]:
-        return text.apply_chat_template(
-            messages,
-            add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
-            continue_final_message=request.continue_final_message,
-            template_kwargs=request.chat_template_kwargs or None,
-            chat_template=request.chat_template or settings.chat_template,
-        )
-
-    return await run_text(work, sum(len(message["content"]) for message in messages))
-
-
-def check_token_ids(token_ids: list[int], vocab_size: int, field: str) -> None:
-    """Refuse ids outside the vocabulary. Raises ParameterError."""
-    if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
-        bad = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
-        raise ParameterError(field, bad, f"token ids from 0 to {vocab_size - 1}")
-
-
-def _truncate(prompt: Prompt, keep: int, max_model_len: int, max_tokens: int) -> Prompt:
-    if keep == -1:
-        keep = max_model_len - max_tokens
-    if len(prompt.token_ids) <= max(keep, 1):
-        return prompt
-    return Prompt(prompt.token_ids[-max(keep, 1) :])

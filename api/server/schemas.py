@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from .errors import ApiError
 
-TokenIds = list[int]
+T = TypeVar("T")
+
+
+class _FirstOnly(FailFast):
+    """FailFast that may stand in a union, which wants hashable members."""
+
+    __hash__ = object.__hash__
+
+
+Items = Annotated[list[T], _FirstOnly()]  # a million wrong items are one complaint, not a million
+TokenIds = Items[int]
 
 SAMPLING_FIELDS = (
     "temperature",
@@ -96,10 +106,10 @@ class SamplingFields(RequestModel):
     presence_penalty: float = Field(default=0.0, description="-2 to 2.")
     frequency_penalty: float = Field(default=0.0, description="-2 to 2.")
     repetition_penalty: float = Field(default=1.0, description="Above 0; 1 is off.")
-    logit_bias: dict[str, float] = Field(default_factory=dict, description="Token id to a bias of -100 to 100.")
+    logit_bias: dict[str, Any] = Field(default_factory=dict, description="Token id to a bias of -100 to 100.")
     allowed_token_ids: TokenIds | None = Field(default=None, description="Only these may be drawn.")
-    bad_words: list[str] = Field(default_factory=list, description="Words that may not be completed.")
-    stop: str | list[str] = Field(default_factory=list, description="Text that ends the answer.")
+    bad_words: Items[str] = Field(default_factory=list, description="Words that may not be completed.")
+    stop: str | Items[str] = Field(default_factory=list, description="Text that ends the answer.")
     stop_token_ids: TokenIds = Field(default_factory=list, description="Tokens that end the answer.")
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False

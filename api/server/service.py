@@ -17,6 +17,7 @@ from ..text import SamplingParams
 from .errors import ApiError
 from .generation import Generation, Prompt
 from .metrics import Metrics
+from .prompts import Prompter
 from .settings import ServerSettings
 
 
@@ -38,6 +39,7 @@ class Service:
         self._engine = engine
         self.metrics.attach(engine)
         self.fingerprint = _fingerprint(engine)
+        self.prompter = Prompter(engine.text, engine.info.max_model_len, self.settings)
         model_defaults = self.settings.generation_config == "model"
         self.default_params: dict[str, Any] = engine.text.default_params() if model_defaults else {}
 

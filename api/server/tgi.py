@@ -111,7 +111,7 @@ async def _answer(
     text, facts = service.engine.text, service.engine.info
     stream = stream or data.stream
     with named(PARAMETER_NAMES):
-        prompt = await generate_prompt(data, text)
+        prompt = await generate_prompt(data, service.prompter)
         params = generate_params(data, prompt, facts.max_model_len, stream=stream)
         context = context_of(request, "gen-")
         validated = time.monotonic()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 
-from ..text import SamplingParams, TextModel
+from ..text import SamplingParams
 from .generation import Prompt
-from .prompts import run_text
+from .prompts import Prompter
 from .tgi_schemas import GenerateParameters, GenerateRequest
 
 PARAMETER_NAMES = {"max_tokens": "max_new_tokens", "logprobs": "top_n_tokens", "prompt": "inputs"}
@@ -17,13 +18,12 @@ _SHORT_FIELDS = ("temperature", "top_k", "top_p", "seed", "stop")
 _SAMPLING_FIELDS = ("top_k", "top_p", "repetition_penalty", "frequency_penalty")
 
 
-async def generate_prompt(request: GenerateRequest, text: TextModel) -> Prompt:
+async def generate_prompt(request: GenerateRequest, prompter: Prompter) -> Prompt:
     """Tokenize, and keep the last `truncate` tokens."""
-    given = request.prompt if request.is_short else request.inputs
-    ids = await run_text(lambda: text.encode(given), len(given))
-    if request.parameters.truncate is not None:
-        ids = ids[-request.parameters.truncate :]
-    return Prompt(ids, given)
+    if request.is_short:
+        return await prompter.plain(request.prompt, field="prompt")
+    prompt = await prompter.plain(request.inputs, keep=request.parameters.truncate, field="inputs")
+    return replace(prompt, text=request.inputs)
 
 
 def generate_params(request: GenerateRequest, prompt: Prompt, max_model_len: int, *, stream: bool) -> SamplingParams:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from .errors import ApiError
-from .schemas import RequestModel
+from .schemas import Items, RequestModel
 
 
 class GenerateParameters(RequestModel):
@@ -29,8 +29,10 @@ class GenerateParameters(RequestModel):
     repetition_penalty: float = Field(default=1.0, gt=0)
     frequency_penalty: float = Field(default=0.0, description="-2 to 2.")
     seed: int | None = Field(default=None, ge=0)
-    stop: list[str] = Field(default_factory=list, description="The text ends with the one that was met, as TGI has it.")
-    stop_sequences: list[str] = Field(default_factory=list, description="An older name of stop.")
+    stop: Items[str] = Field(
+        default_factory=list, description="The text ends with the one that was met, as TGI has it."
+    )
+    stop_sequences: Items[str] = Field(default_factory=list, description="An older name of stop.")
     truncate: int | None = Field(default=None, ge=1, description="Keep the last so many prompt tokens.")
     return_full_text: bool = Field(default=False, description="Put the prompt before the text.")
     details: bool = False
@@ -49,7 +51,7 @@ class GenerateRequest(RequestModel):
     top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
-    stop: str | list[str] = Field(default_factory=list)
+    stop: str | Items[str] = Field(default_factory=list)
     stream: bool = False
 
     @property

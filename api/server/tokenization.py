@@ -7,11 +7,12 @@ from typing import Any
 from litestar import post
 from litestar.params import JSONBody
 
+from ..errors import ParameterError
 from ..text import TextModel
 from .documentation import answers
 from .openai_answers import DetokenizeResponse, TokenizeResponse
 from .openai_schemas import DetokenizeRequest, TokenizeRequest
-from .prompts import check_token_ids, render, run_text
+from .prompts import run_text
 from .sampling import named
 from .service import Served
 
@@ -27,7 +28,7 @@ async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str
         return await run_text(lambda: _with_offsets(text, data.inputs, data.add_special_tokens), len(data.inputs))
     if data.messages:
         with named({}):
-            tokens = await render(data, text, service.settings)
+            tokens = await service.prompter.render(data)
     else:
         tokens = await run_text(
             lambda: text.encode(data.prompt, add_special_tokens=data.add_special_tokens), len(data.prompt)
@@ -50,7 +51,7 @@ async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str
 async def detokenize(data: JSONBody[DetokenizeRequest], service: Served) -> dict[str, Any]:
     """Return the text of tokens, special ones included."""
     service.check_model(data.model)
-    check_token_ids(data.tokens, service.engine.info.vocab_size, "tokens")
+    _check_token_ids(data.tokens, service.engine.info.vocab_size)
     text = service.engine.text
     prompt = await run_text(lambda: text.decode(data.tokens, skip_special_tokens=False), len(data.tokens))
     return {"prompt": prompt}
@@ -63,3 +64,10 @@ def _with_offsets(text: TextModel, inputs: str, add_special_tokens: bool) -> lis
         {"id": token_id, "text": text.token_text(token_id), "start": start, "stop": stop}
         for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
     ]
+
+
+def _check_token_ids(token_ids: list[int], vocab_size: int) -> None:
+    """Refuse ids outside the vocabulary. Raises ParameterError."""
+    for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
+        if not 0 <= token_id < vocab_size:
+            raise ParameterError("tokens", token_id, f"token ids from 0 to {vocab_size - 1}")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 NUM_STREAMS = 16
-NUM_TOKENS = 120
+NUM_TOKENS = 80
 
 
 def test_streams_survive_a_killed_engine(serve_tiny: Callable[..., Any]) -> None:

@@ -96,6 +96,24 @@ def test_context_length(server: Any) -> None:
     assert "2040" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/completions", {"prompt": ["a", "word " * 200_000]}, "prompt"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 200_000}]}, "messages"),
+    ],
+)
+def test_what_can_never_fit_is_not_even_tokenized(server: Any, path: str, body: Any, field: str) -> None:
+    error = error_of(server.post(path, body), 400)
+    assert (error["code"], error["param"]) == ("context_length_exceeded", field)
+    assert "1000000 characters" in error["message"]
+
+
+def test_many_mistakes_are_one_complaint(server: Any) -> None:
+    error = error_of(server.post("/v1/completions", {"prompt": "a", "stop_token_ids": ["x"] * 100_000}), 400)
+    assert error["param"] == "stop_token_ids[0]"
+
+
 def test_unknown_model(server: Any) -> None:
     for response in (
         server.post("/v1/completions", {"model": "gpt", "prompt": "a"}),

@@ -1,0 +1,61 @@
+"""What the two OpenAI routes do alike: submit what a request asks for, and answer it whole or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from litestar import Request
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from ..text import SamplingParams
+from .disconnect import until_disconnect
+from .errors import failure_of
+from .generation import Choice, Generation, Prompt
+from .requests import RequestContext
+from .schemas import SamplingFields
+from .service import Service
+from .sse import DONE, EventStream, encode, event
+
+
+class Form(Protocol):
+    """Writes one request's answer."""
+
+    def answer(self, choices: list[Choice]) -> dict[str, Any]:
+        """Return the whole answer."""
+        ...
+
+    def events(self) -> AsyncGenerator[bytes]:
+        """Yield the stream's events."""
+        ...
+
+
+def submit(
+    service: Service, data: SamplingFields, context: RequestContext, prompts: list[Prompt], params: SamplingParams
+) -> Generation:
+    """Hand a request to the engine."""
+    return service.submit(
+        prompts,
+        params,
+        request_id=context.id,
+        priority=data.priority,
+        deadline=context.deadline,
+        cache_salt=data.cache_salt,
+    )
+
+
+async def respond(
+    service: Service, request: Request[Any, Any, Any], form: Form, generation: Generation, *, stream: bool
+) -> ASGIApp:
+    """Return the response; a client that leaves before a whole answer is there ends the generation."""
+    if stream:
+        return EventStream(
+            form.events(),
+            error_event=lambda error: event(failure_of(error).openai()) + DONE,
+            slow_reader_timeout=service.settings.slow_reader_timeout,
+        )
+    async with aclosing(generation), until_disconnect(request.receive):
+        choices = await generation.collect()
+    return ASGIResponse(body=encode(form.answer(choices)), media_type="application/json")
