@@ -25,7 +25,7 @@ TEXT = """The quick brown fox jumps over the lazy dog. Portez ce vieux whisky au
 Falsches Üben von Xylophonmusik quält jeden größeren Zwerg. Любя, съешь щипцы, вздохнёт мэр.
 いろはにほへと ちりぬるを. 🙂🙃🚀 zero one two three four"""
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS, INTERMEDIATE = 32, 4, 2, 8, 2, 48
-MAX_MODEL_LEN = 256
+MAX_MODEL_LEN = 4096  # engines get 256 of them unless a test needs more
 
 
 def train_tokenizer() -> Tokenizer:
@@ -135,6 +135,7 @@ def engine_config(model_dir: Path) -> Callable[..., EngineConfig]:
     def make(**settings: object) -> EngineConfig:
         defaults: dict[str, object] = {
             "backend": "reference",
+            "max_model_len": 256,
             "max_num_seqs": 16,
             "max_num_batched_tokens": 64,
             "block_size": 4,

@@ -133,7 +133,7 @@ def test_a_client_that_leaves_frees_its_blocks(with_engine: WithEngine, how: str
         if holder is not None:
             await anext(holder)  # the only row is taken
         prompt = PROMPT * 24 if state == "prefill" else PROMPT  # 192 tokens, 4 a step
-        max_tokens = 256 - len(prompt)
+        max_tokens = 4096 - len(prompt)  # more than it has time for
         stream = engine.generate(prompt, LONG.replace(max_tokens=max_tokens), request_id="leaver")
         if state == "queued":
             await until(lambda: engine.stats.num_waiting == 1)
@@ -160,7 +160,7 @@ def test_a_client_that_leaves_frees_its_blocks(with_engine: WithEngine, how: str
         assert engine.stats.num_requests_in_flight == 0
         assert engine.stats.num_new_tokens < max_tokens + (200 if holder is not None else 0)  # it was cut short
 
-    with_engine(body, max_num_seqs=1, max_num_batched_tokens=4)
+    with_engine(body, max_model_len=4096, max_num_seqs=1, max_num_batched_tokens=4)
 
 
 def test_a_stop_string_ends_the_request_in_the_engine_too(with_engine: WithEngine) -> None:

@@ -16,7 +16,7 @@ GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
 
 @pytest.fixture(scope="module")
 def llm(model_dir: Path) -> Iterator[LLM]:
-    with LLM(model_dir, backend="reference", block_size=4, num_blocks=256, max_num_seqs=8) as llm:
+    with LLM(model_dir, backend="reference", block_size=4, num_blocks=256, max_num_seqs=8, max_model_len=256) as llm:
         yield llm
 
 
