@@ -1,0 +1,38 @@
+"""With speculation several tokens come in one step: the same text, fewer events, and one TGI event for each token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+BODY = {
+    "prompt": [70, 71, 72, 73] * 8,
+    "max_tokens": 60,
+    "logit_bias": {"70": 90, "71": 90, "72": 90, "73": 90},
+    "temperature": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def speculating(serve_tiny: Callable[..., Any]) -> Any:
+    return serve_tiny(config={"drafter": "ngram"})
+
+
+def test_the_text_is_the_same_and_several_tokens_share_an_event(server: Any, speculating: Any) -> None:
+    plain = server.post("/v1/completions", BODY).json()["choices"][0]["text"]
+    *events, _ = speculating.events("/v1/completions", {**BODY, "stream": True, "return_token_ids": True})
+    assert "".join(event["choices"][0]["text"] for event in events) == plain
+    assert max(len(event["choices"][0]["token_ids"]) for event in events) > 1
+    assert sum(len(event["choices"][0]["token_ids"]) for event in events) == 60
+    assert 0 < speculating.metric("llm_accepted_tokens_total") <= speculating.metric("llm_draft_tokens_total")
+
+
+def test_tgi_has_an_event_for_each_token(server: Any, speculating: Any) -> None:
+    body = {"inputs": "the the the the the the", "parameters": {"max_new_tokens": 40}}
+    plain = server.post("/generate", body).json()["generated_text"]
+    events = speculating.events("/generate_stream", body)
+    assert [event["index"] for event in events] == list(range(1, len(events) + 1))
+    assert "".join(event["token"]["text"] for event in events) == plain == events[-1]["generated_text"]
+    assert events[-1]["details"]["generated_tokens"] == len(events)
