@@ -150,6 +150,7 @@ def _uvicorn_config(service: Service, settings: ServerSettings) -> uvicorn.Confi
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_timeout,
