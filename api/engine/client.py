@@ -9,7 +9,7 @@ import logging
 from ...core.types import RequestOutput
 from ...plugins.build import EngineConfig
 from ...plugins.manager import Plugins
-from ..errors import NotReady, ParameterError
+from ..errors import NotReady
 from ..text import Choice, SamplingParams, TextModel
 from .in_flight import Owner, RequestInFlight
 from .limits import Admission, Limits
@@ -120,8 +120,6 @@ class AsyncEngine:
         """
         if self.state not in ("ready", "restarting"):
             raise NotReady(self.state, self._supervisor.failure)
-        if params.n > self.limits.max_num_choices:
-            raise ParameterError("n", params.n, f"at most {self.limits.max_num_choices} on this server")
         decode_params = prepare(prompt_ids, params, self.info, self.text, max_logprobs=self.limits.max_logprobs)
         self._admission.admit(params.n, len(prompt_ids))
         self._idle.clear()

@@ -15,7 +15,6 @@ class Limits:
     max_waiting_prompt_tokens: int = 1_000_000  # of prompts whose first token is still to come
     max_body_bytes: int = 16 * 2**20  # of one HTTP request
     max_logprobs: int = 20  # per position; -1: as many as the vocabulary has
-    max_num_choices: int = 128  # n
     request_timeout_s: float | None = 600.0  # from submission to the last token; None: no deadline unless asked for
     start_timeout_s: float = 1800.0  # for one start of the engine, loading included
     step_timeout_s: float = 300.0  # an engine that has work and is silent for so long is taken for hung

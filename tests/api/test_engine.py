@@ -94,14 +94,13 @@ def test_bad_requests_are_refused_before_they_cost_anything(with_engine: WithEng
         assert refused(ContextLengthError, PROMPT * 32, max_tokens=1).num_prompt_tokens == 256
         assert "maximum context length is 256" in str(refused(ContextLengthError, PROMPT, max_tokens=249))
         refused(ContextLengthError, PROMPT * 32, max_tokens=None)
-        assert refused(ParameterError, PROMPT, n=5).field == "n"
         assert engine.stats.num_requests_in_flight == 0
         scored = await collect(engine.generate(PROMPT * 32, SamplingParams(max_tokens=0), request_id="r"))
         assert scored == {0: ("", [], "length", None)}
         full = await collect(engine.generate(PROMPT, LONG.replace(max_tokens=None), request_id="r"))
         assert len(full[0][1]) == 248
 
-    with_engine(body, limits=Limits(max_num_choices=4))
+    with_engine(body)
 
 
 def test_the_queue_is_bounded_in_requests_and_in_prompt_tokens(with_engine: WithEngine) -> None:
