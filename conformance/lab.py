@@ -16,6 +16,7 @@ from ..core.interfaces import Backend, ModelRunner, RunnerConfig
 from ..core.types import RequestOutput, Unsupported
 from ..plugins.build import Built, EngineConfig, build_engine
 from ..plugins.manager import Plugins
+from .cases import Case
 from .judge import Tally, bound_of, trace_of
 from .models import DRAFT, MODELS, write_checkpoint
 from .rig import Array, Rig
@@ -32,6 +33,7 @@ class Lab:
         self.target, self.plugins, self._folder = target, plugins, folder
         self.backend: Backend = plugins.backends.get_factory(target.backend)()
         self.tally = Tally()
+        self._said: dict[str, tuple[str, list[int]]] = {}  # by request: the first to make it, and its tokens
         self._runners: OrderedDict[tuple[Any, ...], ModelRunner] = OrderedDict()
 
     @property
@@ -145,6 +147,12 @@ class Lab:
             assert off == 0.0, f"{what}: logits differ by {off:.3g}, batch_invariant is declared"
         limit = 2 * BOUNDS[self.target.dtype] * float(abs(one).max(initial=0.0))
         assert off <= limit, f"{what}: logits differ by {off:.3g}, twice the bound is {limit:.3g}"
+
+    def same_tokens(self, model: str, case: Case, tokens: list[int]) -> None:
+        """Where batch_invariant is declared, a request gives the same tokens in every test, near-ties included."""
+        if self.can.batch_invariant:
+            name, before = self._said.setdefault(f"{model} {case.prompt} {case.params}", (case.name, tokens))
+            assert tokens == before, f"{case.name}: {tokens}, but {name} had {before}; batch_invariant is declared"
 
     def explain(self, model: str) -> Callable[[list[int]], str]:
         """Say how good the runner's logits after a prefix are when computed alone: is the fault there, or around it?"""

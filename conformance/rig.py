@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from ..core.batch import Batch, SamplingRows
@@ -76,7 +77,9 @@ class Rig:
         self, work: Sequence[tuple[Strand, int, int]], *, copies: Sequence[tuple[int, int, int]] = (), junk: int = 0
     ) -> Batch:
         """Build a batch of (strand, query tokens, logits rows); `junk` pads block tables with that many wrong ids."""
-        size = self.runner.info.block_size
+        info, size = self.runner.info, self.runner.info.block_size
+        if sum(count for _, count, _ in work) > info.max_num_batched_tokens or len(work) > info.max_num_seqs:
+            pytest.skip(f"a step takes {info.max_num_batched_tokens} tokens of {info.max_num_seqs} requests at most")
         ids: list[int] = []
         positions: list[int] = []
         slots: list[int] = []

@@ -118,6 +118,7 @@ class Service:
                 f"{name} ended with {self.ended[name].finish_reason} ({self.ended[name].error}); "
                 f"due was {reason} after {len(tokens)} tokens {tokens}"
             )
+            self.lab.same_tokens(self.setup.model, case, tokens)
             golden = list(case.tokens) if case.tokens is not None else None
             if golden is not None and tokens == golden and self.lab.target.exact:
                 self.lab.tally.decided += len(tokens)

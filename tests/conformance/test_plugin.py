@@ -105,6 +105,15 @@ def test_declared_absences_are_skipped_checked_and_shown(tmp_path: Path) -> None
     assert "`speculative` unsupported: one logits row per request" in table
 
 
+def test_a_runtime_with_one_row_for_each_sequence(tmp_path: Path) -> None:
+    """Blocks of max_model_len, whatever was asked for: nothing in the suite takes the block size for granted."""
+    tests = "test_contract or test_last_position or preempt or contiguous or replay or everything or lifecycle"
+    status, found, said = report_of(tmp_path, "-k", tests, ISOTOKEN_FIXTURE_BUG="whole rows")
+    assert status == 0, said
+    assert found["INV-10"]["outcome"] == found["INV-12"]["outcome"] == "passed"
+    assert found["CON-11"]["outcome"] == "absent"
+
+
 def test_an_exclusion_that_fails_is_known(tmp_path: Path) -> None:
     status, found, said = report_of(
         tmp_path, "-k", "test_contract", ISOTOKEN_FIXTURE_BUG="second close fails", ISOTOKEN_FIXTURE_EXCLUDES="CON-9"
