@@ -153,6 +153,7 @@ def _uvicorn_config(service: Service, settings: ServerSettings) -> uvicorn.Confi
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=int(_LAST_WORDS),
     )
