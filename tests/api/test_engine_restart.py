@@ -132,6 +132,20 @@ def test_a_request_whose_computation_raises_fails_and_the_others_never_notice(
     with_engine(body, backend="faulty")
 
 
+def test_an_engine_that_gives_up_by_itself_is_replayed_too(with_engine: WithEngine, faulty_plugin: Path) -> None:
+    """When every request of a step fails, the engine cannot tell whose fault it is and ends; each is then run alone."""
+
+    async def body(engine: AsyncEngine) -> None:
+        bad = [engine.generate([RAISES] * 3, SamplingParams(), request_id=f"bad{i}") for i in range(8)]
+        for stream in bad:
+            with pytest.raises(EngineFailed, match="this prompt cannot be computed"):
+                await read(stream)
+        assert engine.stats.num_failed_alone == 0
+        assert (await read(engine.generate(prompt(engine, 0), SamplingParams(), request_id="good")))[0][4] is not None
+
+    with_engine(body, backend="faulty", limits=Limits(backoff_s=0.01))
+
+
 def test_a_hung_engine_is_killed_and_the_request_that_hangs_it_failed(
     with_engine: WithEngine, faulty_plugin: Path
 ) -> None:
