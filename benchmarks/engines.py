@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-
 from isotoken.core.types import DecodeParams, Request, RequestOutput
 from isotoken.plugins.build import EngineConfig, build_engine
 from isotoken.plugins.manager import Plugins

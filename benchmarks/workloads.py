@@ -61,7 +61,10 @@ def make_workload(name: str, repetition: int) -> Workload:
 
 def small(workload: Workload, share: int) -> Workload:
     """Return every share-th request with a share of its tokens, for smoke tests."""
-    tasks = [Task(task.prompt[: max(len(task.prompt) // share, 1)], max(task.num_tokens // share, 2)) for task in workload.tasks]
+    tasks = [
+        Task(task.prompt[: max(len(task.prompt) // share, 1)], max(task.num_tokens // share, 2))
+        for task in workload.tasks
+    ]
     return Workload(workload.name, tasks[::share], workload.concurrency)
 
 
