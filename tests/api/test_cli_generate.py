@@ -67,9 +67,9 @@ def test_generate_as_json(generate: Run, expected: Callable[..., str]) -> None:
 
 
 def test_generate_refuses_a_prompt_beyond_the_context(generate: Run) -> None:
-    done = generate("word " * 400)
+    done = generate("--max-model-len", "64", "word " * 100)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "maximum context length is 256 tokens" in done.stderr
+    assert "maximum context length is 64 tokens" in done.stderr
 
 
 def test_chat_remembers_the_conversation(command: Run, model_dir: Path, expected: Callable[..., str]) -> None:
@@ -96,8 +96,9 @@ def test_chat_goes_on_after_a_message_that_it_cannot_answer(
     command: Run, model_dir: Path, expected: Callable[..., str]
 ) -> None:
     done = command(
-        "chat", str(model_dir), "--backend", "reference", "--max-tokens", "12", stdin=f"{'word ' * 400}\n/no\none two\n"
-    )
+        "chat", str(model_dir), "--backend", "reference", "--max-tokens", "12", "--max-model-len", "64",
+        stdin=f"{'word ' * 100}\n/no\none two\n",
+    )  # fmt: skip
     assert done.stdout == expected([{"role": "user", "content": "one two"}]) + "\n"
     assert "maximum context length" in done.stderr
     assert "no such command: /no" in done.stderr
