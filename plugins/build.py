@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +16,11 @@ from ..core.interfaces import Backend, Drafter, ModelRunner, RunnerConfig, Runne
 from ..core.kv_cache import KVCacheConfig
 from ..core.sampling import HostSampler
 from ..core.scheduler import SchedulerConfig
-from ..core.types import RequestOutput, Unsupported
+from ..core.types import RequestOutput, StepStats, Unsupported
 from .drafters import DrafterContext
 from .manager import PluginError, Plugins
+
+log = logging.getLogger("isotoken.engine")
 
 AUTO_ORDER = {"cuda": ("torch",), "cpu": ("native", "onnxruntime", "torch")}
 """For backend "auto": the first of these that is installed, for the device; see ARCHITECTURE section 8."""
@@ -205,7 +208,7 @@ def _assemble(
         sampler=_sampler(config, plugins, runner),
         drafter=_drafter(config, plugins, backend, info, runner_config),
         publish=publish,
-        on_step=lambda stats: plugins.hook.on_step(stats=stats),
+        on_step=_StepHook(plugins),
     )
 
 
@@ -247,6 +250,22 @@ def _load_draft(folder: str, backend: Backend, info: RunnerInfo, target: RunnerC
         num_threads=target.num_threads,
     )
     return backend.load(checkpoint, config)
+
+
+class _StepHook:
+    """Calls the on_step hook. A stranger's error does not end the engine; it is logged once, for steps are many."""
+
+    def __init__(self, plugins: Plugins) -> None:
+        self._hook = plugins.hook.on_step
+        self._failed = False
+
+    def __call__(self, stats: StepStats) -> None:
+        try:
+            self._hook(stats=stats)
+        except Exception:
+            if not self._failed:
+                log.exception("a plugin's on_step failed")
+            self._failed = True
 
 
 def _require(name: str, what: str, support: Support) -> None:

@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from ...core.types import FinishReason, Request, RequestOutput, StepStats
@@ -43,7 +42,6 @@ class Worker:
         self._channel = channel
         self._engine: Engine
         self._stats: StepStats | None = None  # not sent yet
-        self._hook_failed = False
         self._unstarted: dict[str, Request] = {}
         self._outputs: list[RequestOutput] = []  # not sent yet
 
@@ -70,17 +68,10 @@ class Worker:
             if self._outputs or not engine.has_work:
                 self._send()
 
-    @hookimpl(wrapper=True)
-    def on_step(self, stats: StepStats) -> Generator[None, object, object]:
-        """Keep a step's numbers, which go along with the next message, and other plugins' errors from the engine."""
+    @hookimpl(tryfirst=True)
+    def on_step(self, stats: StepStats) -> None:
+        """Keep a step's numbers, which go along with the next message."""
         self._stats = stats
-        try:
-            return (yield)
-        except Exception:
-            if not self._hook_failed:  # once will do: steps are many
-                log.exception("a plugin's on_step failed")
-            self._hook_failed = True
-            return None
 
     def _take(self, message: ToEngine) -> None:
         if isinstance(message, Submit):
