@@ -155,6 +155,59 @@ class Transformers:
         return rows
 
 
+class TransformersContinuous:
+    """transformers' continuous batching: its own paged cache and scheduler, up to 32 requests at a time."""
+
+    def __init__(self, folder: Path, dtype: str = "bfloat16", device: str = "cpu") -> None:
+        from transformers import AutoModelForCausalLM, GenerationConfig  # noqa: PLC0415
+        from transformers.generation.configuration_utils import ContinuousBatchingConfig  # noqa: PLC0415
+
+        self.name = f"transformers continuous batching {dtype}"
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        self._context = (
+            model.eval()
+            .to(device)
+            .continuous_batching_context_manager(
+                generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),
+                continuous_batching_config=ContinuousBatchingConfig(
+                    block_size=32, num_blocks=1024, max_batch_tokens=1024, max_requests_per_batch=32
+                ),
+                warmup=False,
+            )
+        )
+        self._manager = self._context.__enter__()
+        self._count = 0
+
+    def run(self, workload: Workload) -> Run:
+        """Submit every task at once and wait for all."""
+        start = time.perf_counter()
+        places, tokens, times = {}, [[] for _ in workload.tasks], [[] for _ in workload.tasks]
+        for index, task in enumerate(workload.tasks):
+            self._count += 1
+            name = f"r{self._count}"
+            places[name] = index
+            self._manager.add_request(
+                task.prompt, request_id=name, max_new_tokens=task.num_tokens, eos_token_id=-1, streaming=True
+            )
+        while places:
+            output = self._manager.get_result(timeout=1)
+            if output is None:
+                if not self._manager.is_running():
+                    raise RuntimeError("transformers' generation thread died")
+                continue
+            index = places[output.request_id]
+            fresh = len(output.generated_tokens) - len(times[index])
+            times[index] += [time.perf_counter() - start] * fresh
+            tokens[index] = list(output.generated_tokens)
+            if output.is_finished():
+                del places[output.request_id]
+        return Run(time.perf_counter() - start, tokens, times)
+
+    def close(self) -> None:
+        """Stop its thread."""
+        self._context.__exit__(None, None, None)
+
+
 class _Stamps:
     """A streamer that notes when each token came."""
 
