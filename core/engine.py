@@ -123,27 +123,28 @@ class Engine:
 
     def _compute_apart(self, plan: Sequence[Scheduled], copies: Copies, error: Exception) -> list[RequestOutput]:
         """Run the requests of a step that raised one by one, failing those that raise alone; the rest go on."""
+        _raise_if_out_of_memory(error)
         outputs: list[RequestOutput] = []
         failures: list[tuple[Request, Exception]] = []
-        for share in plan:
-            if isinstance(error, MemoryError):
-                raise EngineError(f"the step failed: {error!r}") from error
+        present = [share for share in plan if share.request.finish_reason is None]  # publish may have aborted others
+        for share in present:
             try:
                 sampled = self._sample(*self._forward([share], copies))
             except Exception as failure:
-                error = failure
+                _raise_if_out_of_memory(failure)
                 failures.append((share.request, failure))
             else:
+                copies = ()  # done; a second time they could undo what was written behind them since
                 outputs += self._scheduler.update([share], sampled)
-        self._give_up_if_lost(plan, [failure for _, failure in failures])
-        running = [pair for pair in failures if pair[0].finish_reason is None]  # the others left meanwhile
-        return outputs + [self._scheduler.fail(request, _describe(failure)) for request, failure in running]
+        self._give_up_if_lost(present, [failure for _, failure in failures])
+        return outputs + [self._scheduler.fail(request, _describe(failure)) for request, failure in failures]
 
     def _give_up_if_lost(self, plan: Sequence[Scheduled], failures: Sequence[Exception]) -> None:
         """Raise EngineError where nothing works any more. Unsupported is a runner's verdict, not a fault."""
         num_faults = sum(not isinstance(failure, Unsupported) for failure in failures)
-        self._num_fruitless_steps = self._num_fruitless_steps + 1 if num_faults == len(plan) else 0
-        if num_faults == len(plan) > 1 or self._num_fruitless_steps == _MAX_FRUITLESS_STEPS:
+        all_failed = 0 < num_faults == len(plan)
+        self._num_fruitless_steps = self._num_fruitless_steps + 1 if all_failed else 0
+        if all_failed and (num_faults > 1 or self._num_fruitless_steps == _MAX_FRUITLESS_STEPS):
             raise EngineError(f"every request failed, the last one with {failures[-1]!r}") from failures[-1]
 
     def _draft(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput]) -> None:
@@ -161,6 +162,11 @@ def _wants_drafts(request: Request) -> bool:
     """Whether it still runs, all but its newest token is computed, and more than one token is still to come."""
     known = len(request.token_ids)
     return request.finish_reason is None and request.num_computed_tokens == known - 1 < request.max_num_tokens - 2
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    if isinstance(error, MemoryError):
+        raise EngineError(f"the step failed: {error!r}") from error
 
 
 def _describe(error: Exception) -> str:

@@ -214,7 +214,10 @@ class Scheduler(Protocol):
         ...
 
     def fail(self, request: Request, error: str) -> RequestOutput:
-        """End a request with FinishReason.ERROR and free its blocks."""
+        """End a request with FinishReason.ERROR and free its blocks, num_computed_tokens set to 0 before.
+
+        The step that failed may not have carried out the block copies that it counts on.
+        """
         ...
 
 

@@ -132,6 +132,7 @@ class ContinuousScheduler:
 
     def fail(self, request: Request, error: str) -> RequestOutput:
         """End a request with FinishReason.ERROR and free its blocks."""
+        request.num_computed_tokens = 0  # the copy of a prefix for it may not have been carried out
         return self._end_early(request, FinishReason.ERROR, error)
 
     def _end_early(self, request: Request, reason: FinishReason, error: str | None = None) -> RequestOutput:

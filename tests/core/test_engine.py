@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from isotoken.core.batch import Batch
+from isotoken.core.sampling import HostSampler
 from isotoken.core.types import EngineError, FinishReason, StepStats, Unsupported
 
 from .drafters import GarbageDrafter, KnowingDrafter
@@ -109,6 +110,20 @@ def test_running_out_of_memory_ends_the_engine(monkeypatch: pytest.MonkeyPatch) 
         world.engine.run()
 
 
+def test_running_out_of_memory_alone_ends_the_engine_too() -> None:
+    class Hungry(ToyRunner):
+        def forward(self, batch: Batch) -> Any:
+            if POISON in batch.input_ids:
+                raise MemoryError("host") if len(batch.row_ids) == 1 else RuntimeError("something")
+            return super().forward(batch)
+
+    world = make_world(Hungry)
+    world.add(make_request("a", [1], max_tokens=1))
+    world.add(make_request("last", [POISON]))
+    with pytest.raises(EngineError, match="host"):
+        world.engine.run()
+
+
 def test_an_interrupt_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FaultyRunner, "error", KeyboardInterrupt())
     world = make_world()
@@ -178,6 +193,40 @@ def test_publish_may_abort_and_add() -> None:
     results = world.run()
     assert len(results["a"].token_ids) == 9 and results["b"].finish_reason is None
     assert results["late"].token_ids == expected([5, 6], max_tokens=4, ignore_eos=True)
+
+
+def test_who_left_while_a_step_failed_is_not_run_again() -> None:
+    """It holds no row and no blocks any more: running it would write over another's."""
+
+    class FailsOnce(HostSampler):
+        fails = False
+
+        def sample(self, logits: Any, rows: Any) -> Any:
+            if self.fails:
+                self.fails = False
+                raise RuntimeError("once")
+            return super().sample(logits, rows)
+
+    row_ids: list[int] = []
+
+    class Watched(ToyRunner):
+        def forward(self, batch: Batch) -> Any:
+            row_ids.extend(batch.row_ids.tolist())
+            return super().forward(batch)
+
+    sampler = FailsOnce()
+    world = make_world(Watched, asynchronous=True, sampler=sampler)
+    publish = world.engine._publish
+
+    def leave(outputs: Any) -> None:
+        publish(outputs)
+        sampler.fails = world.engine.abort("b")
+
+    world.engine._publish = leave
+    for name, prompt in {"a": [1, 2, 3], "b": [4, 5, 6, 7, 8, 9]}.items():
+        world.add(make_request(name, prompt, max_tokens=9, ignore_eos=True))
+    assert world.run()["a"].token_ids == expected([1, 2, 3], max_tokens=9, ignore_eos=True)
+    assert min(row_ids) == 0
 
 
 def test_abort_is_silent_and_final() -> None:

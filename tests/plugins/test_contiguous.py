@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from isotoken.core.batch import Batch
 from isotoken.core.interfaces import RunnerInfo
 from isotoken.core.kv_cache import KVCacheConfig
 from isotoken.core.types import DecodeParams, Request
 from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
 from isotoken.plugins.manager import Plugins
+
+from ..core.toy import ToyRunner
+from ..core.world import MAX_MODEL_LEN, Setup, World
+from ..core.world import make_request as make_world_request
 
 TOKENS = list(range(40))
 
@@ -149,3 +154,57 @@ def test_check_notices_a_stolen_row() -> None:
     second.block_ids = first.block_ids
     with pytest.raises(AssertionError):
         cache.check([first, second])
+
+
+# --- in an engine whose runner stumbles ---------------------------------------------------------
+
+POISON = 13
+OPTIONS = {"max_tokens": 16, "ignore_eos": True, "logit_bias": {POISON: -100.0}}
+PROMPT = list(range(20, 60))
+
+
+class Stumbling(ToyRunner):
+    """Raises before it does anything; a copy wipes what is behind it, as whole tiles are copied elsewhere."""
+
+    def forward(self, batch: Batch) -> Any:
+        if POISON in batch.input_ids:
+            raise RuntimeError("the device does not like 13")
+        for _, target, num_tokens in batch.block_copies.tolist():
+            for cache in (array for pair in self.caches for array in pair):
+                cache[target, num_tokens:] = 0.0
+        return super().forward(batch)
+
+
+def make_world(num_rows: int, runner_class: type[ToyRunner] = Stumbling) -> World:
+    runner = runner_class(num_blocks=num_rows, block_size=MAX_MODEL_LEN, max_model_len=MAX_MODEL_LEN)
+    return World.make(Setup(kv_cache=ContiguousKVCache, block_size=MAX_MODEL_LEN), runner)
+
+
+def alone(prompt: list[int]) -> list[int]:
+    world = make_world(1, ToyRunner)
+    world.add(make_world_request("r", prompt, **OPTIONS))
+    return world.run()["r"].token_ids
+
+
+def test_a_row_whose_copy_was_never_carried_out_is_not_found() -> None:
+    world = make_world(2)
+    for name, prompt in [("first", PROMPT), ("bad", [*PROMPT[:30], POISON]), ("other", [1, 2, 3])]:
+        world.add(make_world_request(name, prompt, **OPTIONS))
+        if name != "other":
+            world.run()
+    world.step()  # the other takes the first one's row, whose tokens would have been found before those of the copy
+    prompt = [*PROMPT[:30], 7, 8]
+    world.add(make_world_request("late", prompt, **OPTIONS))
+    assert world.run()["late"].token_ids == alone(prompt)
+
+
+def test_copies_are_not_repeated_when_the_requests_of_a_step_are_run_apart() -> None:
+    world = make_world(6)
+    world.add(make_world_request("first", PROMPT, **OPTIONS))
+    world.step()
+    prompt = [*PROMPT[:30], 7, 8, 9, 10, 11, 12, 14, 15]
+    for name, tokens in [("copied", prompt), ("next", [1, 2, 3]), ("bad", [POISON])]:
+        world.add(make_world_request(name, tokens, **OPTIONS))
+    results = world.run()
+    assert results["copied"].num_cached_tokens == 30 and results["bad"].error is not None
+    assert results["copied"].token_ids == alone(prompt)
