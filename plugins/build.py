@@ -228,7 +228,12 @@ def _drafter(
     load = (
         None if config.draft_model is None else partial(_load_draft, config.draft_model, backend, info, runner_config)
     )
-    context = DrafterContext(num_draft_tokens=config.num_draft_tokens, info=info, load_runner=load)
+    context = DrafterContext(
+        num_draft_tokens=config.num_draft_tokens,
+        info=info,
+        prefix_caching=config.prefix_caching and bool(backend.capabilities.prefix_caching),
+        load_runner=load,
+    )
     drafter: Drafter = plugins.drafters.get_factory(name)(context)
     return drafter
 

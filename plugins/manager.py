@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +22,12 @@ KINDS = ("backends", "schedulers", "kv_caches", "samplers", "drafters")
 
 class PluginError(Exception):
     """A plugin cannot be used. The message says which, why and what to do."""
+
+
+class UnknownName(PluginError, KeyError):
+    """No plugin provides this name."""
+
+    __str__ = Exception.__str__  # KeyError would show the message in quotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +72,16 @@ class Registry(Mapping[str, Provider]):
     def __getitem__(self, name: str) -> Provider:
         claims = self._claims.get(name)
         if claims is None:
-            raise PluginError(self._unknown(name))
+            raise UnknownName(self._unknown(name))
         if len(claims) > 1:
             owners = " and ".join(f"{c.distribution} (plugin {c.plugin})" for c in claims)
             raise PluginError(f"{self._noun} {name!r} is claimed by {owners}: uninstall one of them")
         return claims[0]
 
-    def __iter__(self) -> Any:
+    def __contains__(self, name: object) -> bool:
+        return name in self._claims
+
+    def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._claims))
 
     def __len__(self) -> int:

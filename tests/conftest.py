@@ -22,8 +22,10 @@ class Serving:
     """A server process that takes requests."""
 
     process: subprocess.Popen[str]
+    reader: threading.Thread  # of the log
     url: str = ""
     banner: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)  # standard error; complete once the process has ended
 
     @property
     def curl(self) -> str:
@@ -34,7 +36,9 @@ class Serving:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(TIMEOUT)
+        code = self.process.wait(TIMEOUT)
+        self.reader.join()
+        return code
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -78,7 +82,7 @@ def serve() -> Serve:
         watchdog = threading.Timer(TIMEOUT, process.kill)
         watchdog.start()
         try:
-            serving = Serving(process)
+            serving = Serving(process, reader, log=errors)
             for line in process.stdout or ():
                 serving.banner.append(line.rstrip("\n"))
                 if line.strip().startswith("try"):

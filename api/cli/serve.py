@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import socket
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -48,7 +50,7 @@ class LimitFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerFlags:
-    """One flag for each field of ServerSettings (but the limits, which have their own)."""
+    """One flag for each field of ServerSettings (but the limits, which have their own), and the log's level."""
 
     host: Annotated[str, flag(_SERVER, "Address to listen on. 0.0.0.0: every one.", metavar="HOST")] = "127.0.0.1"
     port: Annotated[int, flag(_SERVER, "0: any free one.", metavar="N", least=0, most=65535)] = 8000
@@ -73,6 +75,10 @@ class ServerFlags:
         float, flag(_SERVER, "A stream whose client reads nothing for so long is cut.", metavar="SEC", above=0)
     ] = 30
     drain_timeout: Annotated[float, flag(_SERVER, "For running requests after SIGTERM.", metavar="SEC", least=0)] = 30
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        flag(_SERVER, "info: one line for each finished request.", metavar="LEVEL"),
+    ] = "info"
     keep_alive_timeout: Annotated[
         int, flag(_SERVER, "How long an idle connection stays open.", metavar="SEC", least=0)
     ] = 75
@@ -115,21 +121,35 @@ def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: M
     """
     settings = server.settings(limits)
     config = engine.config(model)
+    _log_to_stderr(server.log_level)
     from ..server.run import serve as run  # noqa: PLC0415  (the server: only once the arguments are known to be good)
 
     try:
-        code = run(config, settings, on_started=_print_banner)
+        code = run(config, settings, on_started=partial(_print_banner, settings.served_model_names))
     except socket.gaierror as error:
         raise typer.BadParameter(f"{server.host!r}: {error.strerror}", param_hint="'--host'") from error
     raise typer.Exit(code)
 
 
-def _print_banner(url: str, engine: AsyncEngine) -> None:
+def _log_to_stderr(level: str) -> None:
+    """Show isotoken's own log: at "info" one line for each finished request, with its reason."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("isotoken")
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None:
+    from ..server.service import default_name  # noqa: PLC0415
+
     info = engine.info
+    name = names[0] if names else default_name(Path(info.model))
     body = json.dumps({"prompt": "The capital of France is", "max_tokens": 16, "temperature": 0})
     curl = ["curl", "-s", f"{url}/v1/completions", "-H", "Content-Type: application/json", "-d", body]
     lines = [
-        f"isotoken serves {Path(info.model).name} on {url}",
+        f"isotoken serves {name} on {url}",
         f"  engine   {info.backend} on {info.device} in {info.dtype}, context of {info.max_model_len} tokens",
         *(f"           {reason}" for reason in info.why),
         f"  docs     {url}/docs",

@@ -32,7 +32,7 @@ class ModelDrafter:
                 f"the draft model's vocabulary has {info.vocab_size} tokens, the model's {context.info.vocab_size}"
             )
         self._sampler = self._runner.sampler or HostSampler()
-        self._kv = PagedKVCache(info, KVCacheConfig())
+        self._kv = PagedKVCache(info, KVCacheConfig(prefix_caching=context.prefix_caching))
         self._builder = BatchBuilder(
             max_num_seqs=info.max_num_seqs, block_size=self._kv.block_size, vocab_size=info.vocab_size
         )
@@ -41,13 +41,15 @@ class ModelDrafter:
 
     def propose(self, requests: Sequence[Request]) -> list[list[int]]:
         """Draft for all requests together: first the tokens that the draft model lacks, then one token a forward."""
-        asked = {request.id for request in requests}
-        shadows = [self._follow(request, asked) for request in requests]
+        asked = {request.id for request in requests if self._num_wanted(request) > 0}
+        shadows = [self._follow(request, asked) if request.id in asked else None for request in requests]
         alive = [shadow for shadow in shadows if shadow is not None]
         self._catch_up(alive)
         for index in range(1, self._num_draft_tokens):
             alive = [shadow for shadow in alive if index < self._num_wanted(shadow) and not _has_ended(shadow)]
-            self._draw([Scheduled(shadow, len(shadow.token_ids) + index - 1, 1, 1, 1) for shadow in alive])
+            plan = [Scheduled(shadow, len(shadow.token_ids) + index - 1, 1, 1, 1) for shadow in alive]
+            for start in range(0, len(plan), self._info.max_num_batched_tokens):
+                self._draw(plan[start : start + self._info.max_num_batched_tokens])
         return [[] if shadow is None else list(shadow.draft_ids) for shadow in shadows]
 
     def release(self, request_id: str) -> None:
@@ -69,8 +71,6 @@ class ModelDrafter:
 
     def _follow(self, request: Request, asked: set[str]) -> Request | None:
         """Bring the request's shadow up to date, with room for its drafts; None if there is none to be had."""
-        if self._num_wanted(request) < 1:
-            return None
         shadow = self._shadows.pop(request.id, None) or self._open(request, asked)
         if shadow is None:
             return None
@@ -130,8 +130,6 @@ class ModelDrafter:
 
     def _draw(self, plan: list[Scheduled]) -> None:
         """Run a plan and append what it draws to the drafts."""
-        if not plan:
-            return
         batch = self._builder.build(plan)
         logits = self._runner.forward(batch)
         if not len(batch.logits_indices):

@@ -38,7 +38,7 @@ def test_the_printed_line_works_when_pasted(serving: Any) -> None:
 
 def test_the_banner_says_what_was_picked_and_why(serving: Any) -> None:
     banner = "\n".join(serving.banner)
-    assert f"on {serving.url}" in banner
+    assert f"isotoken serves tiny on {serving.url}" in banner
     assert "reference on cpu in float32" in banner
     assert "dtype float32: the checkpoint's own" in banner
 
@@ -64,6 +64,16 @@ def test_a_port_in_use_is_one_clear_line(serving: Any, command: Run, model_dir: 
     assert (done.returncode, done.stdout) == (1, "")
     hint = "choose another with --port (0: any free one)"
     assert done.stderr == f"isotoken: cannot listen on 127.0.0.1:{port}: Address already in use; {hint}\n"
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", 1), ("warning", 0)])
+def test_one_line_for_each_finished_request(serve: Any, model_dir: Path, level: str, shown: int) -> None:
+    with serve(str(model_dir), "--backend", "reference", "--log-level", level) as server:
+        answer = ask(server.url, "/v1/completions", {"prompt": "one two", "max_tokens": 3, "ignore_eos": True})
+        server.stop()
+        lines = [line for line in server.log if answer["id"] in line]
+    assert len(lines) == shown
+    assert all("isotoken.requests" in line and "length" in line and "generated=3" in line for line in lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -68,6 +68,9 @@ def test_a_plugin_is_found_by_its_entry_point(site: Path) -> None:
     plugins = Plugins.load()
     assert plugins.schedulers.get_factory("lottery")(None, None) == "a scheduler"
     assert plugins.schedulers["lottery"].description == "draws lots"
+    assert "lottery" in plugins.schedulers
+    assert "raffle" not in plugins.schedulers
+    assert plugins.schedulers.get("raffle") is None
     info = info_of(plugins, "lottery")
     assert (info.distribution, info.version, info.provides) == ("isotoken-lottery", "2.5", ["scheduler lottery"])
     assert info.error is None
