@@ -85,7 +85,7 @@ def build_engine(
     reasons: list[str] = []
     name, backend = choose_backend(config, plugins, reasons)
     runner_config = _runner_config(config, name, backend.capabilities, checkpoint, plugins, reasons)
-    prefix_caching = _prefix_caching(config, name, backend.capabilities, reasons)
+    prefix_caching = _prefix_caching(config, name, backend.capabilities, _whole_rows(config, plugins), reasons)
     runner = backend.load(checkpoint, runner_config)
     try:
         engine = _assemble(config, plugins, backend, runner, runner_config, prefix_caching, publish)
@@ -161,7 +161,7 @@ def _runner_config(
     _require(name, "chunked prefill (which every scheduler here uses)", can.chunked_prefill)
     if config.drafter != "none" or config.draft_model is not None:
         _require(name, "speculative decoding", can.speculative)
-    whole_rows = getattr(plugins.kv_caches.get_factory(config.kv_cache), "whole_rows", False)
+    whole_rows = _whole_rows(config, plugins)
     max_model_len = config.max_model_len or checkpoint.spec.max_position_embeddings
     return RunnerConfig(
         dtype=dtype,
@@ -181,8 +181,13 @@ def _runner_config(
     )
 
 
-def _prefix_caching(config: EngineConfig, name: str, can: Capabilities, reasons: list[str]) -> bool:
-    needed = can.block_copies if config.kv_cache == "contiguous" else can.prefix_caching
+def _whole_rows(config: EngineConfig, plugins: Plugins) -> bool:
+    """Whether the KV cache wants blocks of max_model_len, as its factory says."""
+    return bool(getattr(plugins.kv_caches.get_factory(config.kv_cache), "whole_rows", False))
+
+
+def _prefix_caching(config: EngineConfig, name: str, can: Capabilities, whole_rows: bool, reasons: list[str]) -> bool:
+    needed = can.block_copies if whole_rows else can.prefix_caching
     if config.prefix_caching and not needed:
         reasons.append(f"prefix caching off: backend {name} declares it absent: {needed.reason}")
         return False

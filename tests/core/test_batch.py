@@ -141,7 +141,7 @@ def test_edits_are_summed_so_that_each_token_stands_once() -> None:
 def test_parts_give_the_logits_of_the_whole(seed: int) -> None:
     """Split at random, in any number of parts, on a real decoder."""
     draw = random.Random(seed)
-    runner = ToyRunner(num_blocks=40, block_size=BLOCK_SIZE)
+    runner = ToyRunner(num_blocks=40, block_size=BLOCK_SIZE, max_num_batched_tokens=100)
     plan = []
     for row in range(6):
         tokens = [draw.randrange(VOCAB_SIZE) for _ in range(draw.randrange(2, 15))]

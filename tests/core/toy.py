@@ -73,6 +73,10 @@ class ToyRunner:
         self.caches = [(np.full(shape, np.nan), np.full(shape, np.nan)) for _ in self.layers]
 
     def forward(self, batch: Batch) -> Array:
+        assert (
+            len(batch.input_ids) <= self.info.max_num_batched_tokens and len(batch.seq_lens) <= self.info.max_num_seqs
+        )
+        assert len(batch.logits_indices) <= self.info.max_num_logits
         self.num_calls += 1
         self.num_tokens += len(batch.input_ids)
         for source, target, count in batch.block_copies.tolist():

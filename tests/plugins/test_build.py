@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from isotoken.backends.reference.backend import CAPABILITIES, ReferenceBackend
 from isotoken.conformance.models import LLAMA, QWEN3, write_checkpoint
 from isotoken.core.capabilities import Capabilities, unsupported
+from isotoken.core.interfaces import RunnerInfo
+from isotoken.core.kv_cache import KVCacheConfig, PagedKVCache
 from isotoken.core.types import CheckpointError, DecodeParams, Request, RequestOutput, Unsupported
 from isotoken.plugins.build import AUTO_ORDER, Built, EngineConfig, build_engine, choose_backend
 from isotoken.plugins.hookspecs import API_VERSION, hookimpl
@@ -206,6 +210,32 @@ def test_the_contiguous_cache_gets_rows_of_the_whole_context(installed: Plugins,
     info = built.engine.info
     assert (info.block_size, info.max_model_len) == (48, 48)
     assert info.num_blocks >= 3
+    built.engine.close()
+
+
+@pytest.mark.parametrize(("whole_rows", "declared"), [(True, "block_copies"), (False, "prefix_caching")])
+def test_prefix_caching_needs_what_the_cache_makes_of_it(llama: str, whole_rows: bool, declared: str) -> None:
+    """A third party's cache says by `whole_rows` how it serves a prefix; the backend says what it cannot do."""
+
+    class Backend(ReferenceBackend):
+        capabilities = replace(CAPABILITIES, **{declared: unsupported("not here")})
+
+    class OwnCache:
+        ISOTOKEN_API = API_VERSION
+
+        @hookimpl
+        def register_kv_caches(self, register: Any) -> None:
+            register("own", self)
+
+        def __call__(self, info: RunnerInfo, config: KVCacheConfig) -> PagedKVCache:
+            assert config.prefix_caching is False
+            return PagedKVCache(info, config)
+
+    cache = OwnCache()
+    cache.whole_rows = whole_rows  # type: ignore[attr-defined]
+    plugins = Plugins.load([("given", Given(other=Backend())), ("own", cache)])
+    built = build(plugins, llama, backend="other", kv_cache="own", max_model_len=48, max_num_seqs=2)
+    assert any("backend other declares it absent: not here" in reason for reason in built.reasons)
     built.engine.close()
 
 

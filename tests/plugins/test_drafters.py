@@ -189,6 +189,35 @@ def test_idle_shadows_make_room_for_those_asked_for() -> None:
     assert [len(drafts) for drafts in drafter.propose([first, second])] == [0, 4]
 
 
+def test_no_forward_of_its_is_larger_than_the_draft_runner_grants() -> None:
+    """The toy asserts it of every batch: six requests draft, two tokens fit a step."""
+    _, accepted = run_requests(model_drafter(max_num_batched_tokens=2), temperature=0.0)
+    assert accepted == 1.0
+
+
+def test_a_request_that_outgrew_the_draft_model_leaves_its_place_to_others() -> None:
+    factory = model_drafter(max_num_seqs=1, max_model_len=20)
+    drafter = factory(ToyRunner(num_blocks=8, block_size=8))
+    long, short = make_request("long", [1] * 18), make_request("short", [4, 5, 6])
+    long.max_num_tokens = short.max_num_tokens = 50
+    assert len(drafter.propose([long])[0]) == 2
+    long.token_ids += [1] * 3
+    assert [len(drafts) for drafts in drafter.propose([long, short])] == [0, 4]
+
+
+@pytest.mark.parametrize("prefix_caching", [True, False])
+def test_blocks_of_the_draft_runner_are_shared_only_where_they_may_be(prefix_caching: bool) -> None:
+    runner = ToyRunner(num_blocks=20, block_size=8)
+    context = DrafterContext(num_draft_tokens=3, info=INFO, prefix_caching=prefix_caching, load_runner=lambda: runner)
+    drafter = ModelDrafter(context)
+    for name in "ab":
+        request = make_request(name, list(range(20)))
+        request.max_num_tokens = 50
+        drafter.propose([request])
+    shared = {*drafter._shadows["a"].block_ids} & {*drafter._shadows["b"].block_ids}
+    assert len(shared) == (2 if prefix_caching else 0)
+
+
 def test_another_vocabulary_is_refused() -> None:
     class Other(ToyRunner):
         def __init__(self, **options: Any) -> None:
