@@ -79,14 +79,15 @@ def _numbers(targets: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> list
 
 
 def _reasons(targets: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> list[str]:
-    """Who said why something is absent or excluded."""
+    """Who said why something is absent or excluded, and what else was skipped."""
     lines = []
     for target, head in zip(targets, heads, strict=True):
         for name, why in target["absences"].items():
             lines.append(f"- {head}: `{name}` {why['kind'].replace('_', ' ')}: {why['reason']} {why['issue']}".rstrip())
         for number, found in target["behaviours"].items():
-            if found["outcome"] == "excluded":
-                lines.append(f"- {head}: {number} {'; '.join(found['reasons'])}")
+            others = [r for r in found.get("reasons", ()) if r.split(" ", 1)[0] not in target["absences"]]
+            if others:
+                lines.append(f"- {head}: {number} {'; '.join(others)}")
     return ["## Declared absences and exclusions", "", *lines] if lines else []
 
 

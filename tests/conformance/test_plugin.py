@@ -107,11 +107,13 @@ def test_declared_absences_are_skipped_checked_and_shown(tmp_path: Path) -> None
 
 def test_a_runtime_with_one_row_for_each_sequence(tmp_path: Path) -> None:
     """Blocks of max_model_len, whatever was asked for: nothing in the suite takes the block size for granted."""
-    tests = "test_contract or test_last_position or preempt or contiguous or replay or everything or lifecycle"
+    tests = "test_contract or test_last_position or preempt or contiguous or replay or everything or block_sizes"
     status, found, said = report_of(tmp_path, "-k", tests, ISOTOKEN_FIXTURE_BUG="whole rows")
     assert status == 0, said
     assert found["INV-10"]["outcome"] == found["INV-12"]["outcome"] == "passed"
-    assert found["CON-11"]["outcome"] == "absent"
+    assert found["CON-11"]["outcome"] == found["INV-4"]["outcome"] == "absent"
+    table = matrix([json.loads((tmp_path / "out.json").read_text())])
+    assert "- fixture float64: INV-4 the runner has blocks of 256 only" in table
 
 
 def test_an_exclusion_that_fails_is_known(tmp_path: Path) -> None:
