@@ -29,6 +29,7 @@ class StepInputs:
     tile_ids: Tensor  # [T] int64: where the K/V go
     offsets: Tensor  # [T] int64
     plan: Plan
+    wanted: Tensor | None  # [L] int: tokens whose logits are asked for; None: all of them
 
 
 class RmsNorm:
@@ -72,8 +73,8 @@ class Attention:
             self.q_norm = load_norm(loader, f"{prefix}.q_norm", spec, arrange)
             self.k_norm = load_norm(loader, f"{prefix}.k_norm", spec, arrange)
 
-    def __call__(self, x: Tensor, step: StepInputs, cache: Tensor) -> Tensor:
-        """Return the output [T, H] for x [T, H], both in the compute dtype."""
+    def __call__(self, x: Tensor, step: StepInputs, cache: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the output [T, H] for x [T, H], or of `rows` of it alone, in the compute dtype."""
         spec = self.spec
         qkv = self.qkv(x)  # [T, (heads + 2 * kv_heads) * D]
         if self.q_norm is not None:
@@ -91,7 +92,7 @@ class Attention:
             window=self.window,
             softcap=spec.attention_softcap,
         )
-        return self.out(heads)
+        return self.out(heads if rows is None else heads.index_select(0, rows))
 
     def _normalise(self, qkv: Tensor) -> None:
         """Apply q_norm and k_norm in place, over each head or over the whole projection."""

@@ -32,9 +32,13 @@ class Layer:
         self.mlp = _load_mlp(spec, layer, loader, prefix)
         self.post_mlp_norm = norm("post_mlp_norm", after)
 
-    def __call__(self, x: Tensor, step: StepInputs, cache: Tensor) -> Tensor:
-        """Add this layer's output to the residual stream [T, H] float32; writes the step's K/V to the layer's cache."""
-        y = self.attention(self._before(x, self.input_norm), step, cache)
+    def __call__(self, x: Tensor, step: StepInputs, cache: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the residual stream [T, H] float32 after this layer, of all tokens or of `rows` alone.
+
+        Writes every token's K/V to the layer's cache, and over x.
+        """
+        y = self.attention(self._before(x, self.input_norm), step, cache, rows)
+        x = x if rows is None else x.index_select(0, rows)
         self._add(x, y, self.post_attention_norm)
         y = self.mlp(self._before(x, self.pre_mlp_norm))
         return self._add(x, y, self.post_mlp_norm)
@@ -76,13 +80,16 @@ class Decoder:
         return {rope: table.index_select(0, positions) for rope, table in self.ropes.items()}
 
     def forward(self, step: StepInputs, caches: Tensor) -> Tensor:
-        """Return the last layer's output [T, H]. caches [layers, tiles, 2 * kv_heads, tile_size, D] is written to."""
+        """Return the last layer's output for the L wanted tokens [L, H].
+
+        caches [layers, tiles, 2 * kv_heads, tile_size, D] is written to.
+        """
         # The residual stream stays in float32: rounding it at each layer is most of the error in 16 bits.
         x = functional.embedding(step.input_ids, self.embeddings).float()
         if self.spec.embedding_scale != 1:
             x = x * self.spec.embedding_scale
         for layer, cache in zip(self.layers, caches.unbind(), strict=True):
-            x = layer(x, step, cache)
+            x = layer(x, step, cache, step.wanted if layer is self.layers[-1] else None)
         return x
 
     def logits(self, x: Tensor) -> Tensor:

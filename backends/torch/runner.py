@@ -69,11 +69,7 @@ class TorchRunner:
                 self._copy_blocks(batch.block_copies)
             if len(batch.input_ids) == 0:
                 return torch.empty(0, self.model.spec.vocab_size, device=self.device)
-            step, wanted = self._inputs(batch)
-            hidden = self.model.forward(step, self.caches)
-            if wanted is not None:
-                hidden = hidden.index_select(0, wanted)
-            return self.model.logits(hidden)
+            return self.model.logits(self.model.forward(self._inputs(batch), self.caches))
 
     def close(self) -> None:
         """Give back the weights and the cache."""
@@ -83,8 +79,8 @@ class TorchRunner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _inputs(self, batch: Batch) -> tuple[StepInputs, Tensor | None]:
-        """Bring the batch to the device in one copy. The second value is None where every row's logits are wanted."""
+    def _inputs(self, batch: Batch) -> StepInputs:
+        """Bring the batch to the device in one copy, and plan its attention."""
         tile_size = self.shape.tile_size
         tiles, offsets = np.divmod(batch.slot_mapping, tile_size)
         ids, positions, tile_ids, offset_ids, wanted = self._to_device(
@@ -94,8 +90,8 @@ class TorchRunner:
         self._clear_tiles(tiles[offsets == 0])
         table = self._tile_table(batch.block_table)
         plan = make_plan(batch.query_start_loc, batch.seq_lens, table, self.geometry)
-        step = StepInputs(ids, self.model.turns(positions), tile_ids, offset_ids, plan)
-        return step, None if len(batch.logits_indices) == len(batch.input_ids) else wanted
+        every = len(batch.logits_indices) == len(batch.input_ids)
+        return StepInputs(ids, self.model.turns(positions), tile_ids, offset_ids, plan, None if every else wanted)
 
     def _set_caches(self, num_blocks: int) -> None:
         shape = self.shape

@@ -109,10 +109,26 @@ def test_what_earlier_owners_left_in_the_cache_does_not_matter(block_size: int, 
         assert abs(got - want).max() <= TOLERANCE["float32"] * abs(want).max()
 
 
-def test_no_logits_and_no_tokens(family_case: CaseOf) -> None:
-    runner = load(family_case("llama"))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "qwen3-moe"])
+def test_no_logits(family: str, dtype: str, family_case: CaseOf) -> None:
+    runner = load(family_case(family), dtype=dtype)
     batch = make_batch([Query(0, 0, 3)], [[5, 6, 7]], [[0]], runner.info.block_size, logits=False)
     assert tuple(runner.forward(batch).shape) == (0, runner.info.vocab_size)
+
+
+def test_a_chunk_without_logits_is_remembered(family_case: CaseOf) -> None:
+    """The last layer skips what nobody asked for, except the K/V."""
+    case = family_case("llama")
+    runner = load(case)
+    sequence = max(case.sequences, key=len)
+    expected, blocks = whole(runner, sequence, [0, 1, 2, 3]), [4, 5, 6, 7]
+    runner.forward(make_batch([Query(0, 0, 9)], [sequence], [blocks], runner.info.block_size, logits=False))
+    rest = make_batch([Query(0, 9, len(sequence))], [sequence], [blocks], runner.info.block_size)
+    few = replace(rest, logits_indices=np.array([1, 3], np.int32))
+    got = np.asarray(runner.forward(few))
+    assert got.shape == (2, runner.info.vocab_size)
+    assert abs(got - expected[[10, 12]]).max() <= TOLERANCE["float32"] * abs(expected).max()
 
 
 def test_info_is_honest(family_case: CaseOf) -> None:
