@@ -9,6 +9,7 @@ import numpy as np
 
 from .batch import Sampled, SamplingRows
 from .batch_builder import BatchBuilder
+from .capabilities import Support
 from .interfaces import Drafter, KVCache, Logits, ModelRunner, RunnerInfo, Sampler, Scheduler
 from .sampling import HostSampler
 from .types import EngineError, Request, RequestOutput, Scheduled, StepStats, Unsupported
@@ -37,6 +38,7 @@ class Engine:
         drafter: Drafter | None = None,
         publish: Callable[[list[RequestOutput]], None],
         on_step: Callable[[StepStats], None] | None = None,
+        prompt_logprobs: Support = True,
     ) -> None:
         self.info: RunnerInfo = runner.info
         self._runner = runner
@@ -46,6 +48,7 @@ class Engine:
         self._drafter = drafter
         self._publish = publish
         self._on_step = on_step
+        self._prompt_logprobs = prompt_logprobs
         self._pending: list[RequestOutput] = []
         self._num_fruitless_steps = 0
         self._builder = BatchBuilder(
@@ -61,6 +64,8 @@ class Engine:
 
     def add(self, request: Request) -> None:
         """Queue a request. Raises ValueError if it could never run."""
+        if request.params.num_prompt_logprobs is not None and self._prompt_logprobs is not True:
+            raise ValueError(f"num_prompt_logprobs: the backend does not score prompts: {self._prompt_logprobs.reason}")
         self._scheduler.add(request)
 
     def abort(self, request_id: str) -> bool:

@@ -225,7 +225,10 @@ class Drafter(Protocol):
     """Guesses continuations. Its quality changes speed, never output."""
 
     def propose(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Return the guesses that follow token_ids: a list, maybe empty, for each request. Mutates no request."""
+        """Return the guesses that follow token_ids: a list, maybe empty, for each request. Mutates no request.
+
+        Guesses are token ids of the model's vocabulary. What it raises ends the engine.
+        """
         ...
 
     def release(self, request_id: str) -> None:

@@ -214,6 +214,7 @@ def _assemble(
         drafter=_drafter(config, plugins, backend, info, runner_config),
         publish=publish,
         on_step=_StepHook(plugins),
+        prompt_logprobs=backend.capabilities.prompt_logprobs,
     )
 
 

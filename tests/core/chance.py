@@ -1,4 +1,4 @@
-"""Setups, arrivals, priorities, replays, aborts and deadlines drawn at random from one seed."""
+"""Setups, arrivals, priorities, replays, aborts, deadlines and stumbling runners drawn at random from one seed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from isotoken.core.batch import Batch
 from isotoken.core.interfaces import Drafter
 from isotoken.core.kv_cache import PagedKVCache
 from isotoken.core.scheduler import ContinuousScheduler
-from isotoken.core.types import FinishReason, Request
+from isotoken.core.types import FinishReason, Request, RequestOutput
 from isotoken.plugins.drafters import DrafterContext
 from isotoken.plugins.drafters.model import ModelDrafter
 from isotoken.plugins.drafters.ngram import NgramDrafter
@@ -84,18 +85,27 @@ def draw_setup(draw: random.Random, gold: Gold) -> Setup:
 def run_at_random(draw: random.Random, gold: Gold, setup: Setup) -> World:
     """Let the workload arrive at random with random priorities, some replayed; abort some and let some expire."""
     world = World.make(setup)
+    stumble(draw, world)
     order = list(WORKLOAD)
     draw.shuffle(order)
     arrivals = sorted(draw.randrange(1 + draw.choice([0, 40])) for _ in order)
     skipped: dict[str, int] = {}
     victims: set[str] = set(draw.sample(order, draw.choice([0, 4])))
+    publish = world.engine._publish
+
+    def publish_and_leave(outputs: list[RequestOutput]) -> None:
+        publish(outputs)
+        if victims and draw.random() < 0.03:
+            world.engine.abort(draw.choice(sorted(victims)))
+
+    world.engine._publish = publish_and_leave
     for step in range(10_000):
         while arrivals and arrivals[0] <= step:
             arrivals.pop(0)
             name = order.pop(0)
             request, skipped[name] = draw_request(draw, name, gold, expires=step + 9.0 if name in victims else None)
             world.add(request)
-        live = [name for name in victims if name in world.requests]
+        live = sorted(victims & world.requests.keys())
         if live and draw.random() < 0.1:
             world.engine.abort(draw.choice(live))
             world.check()
@@ -112,6 +122,28 @@ def run_at_random(draw: random.Random, gold: Gold, setup: Setup) -> World:
             start = skipped[name]
             assert got.token_ids == result.token_ids[start : start + len(got.token_ids)]
     return world
+
+
+def stumble(draw: random.Random, world: World) -> None:
+    """Let one forward in thirty of several requests raise, at once or when its logits are read; apart they succeed."""
+    forward = world.runner.forward
+
+    def forward_or_raise(batch: Batch) -> Any:
+        if len(batch.row_ids) == 1 or draw.random() < 29 / 30:
+            return forward(batch)
+        if draw.random() < 0.5:
+            raise RuntimeError("a passing fault")
+        forward(batch)
+        return Lost()
+
+    world.runner.forward = forward_or_raise  # type: ignore[method-assign]
+
+
+class Lost:
+    """Logits of an asynchronous runner that failed."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("a passing fault, noticed late")
 
 
 def draw_request(draw: random.Random, name: str, gold: Gold, expires: float | None) -> tuple[Request, int]:

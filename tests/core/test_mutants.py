@@ -14,7 +14,7 @@ from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
 from .chance import WORKLOAD, draw_setup, run_seed
 from .world import Gold, make_gold
 
-MAX_SETUPS = 40
+MAX_SETUPS = 104  # those of test_identity.py
 
 MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     "rejected drafts count as computed": (

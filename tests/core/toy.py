@@ -82,6 +82,7 @@ class ToyRunner:
         for source, target, count in batch.block_copies.tolist():
             for cache in (array for pair in self.caches for array in pair):
                 cache[target, :count] = cache[source, :count]
+                cache[target, count:] = np.nan  # a runner may copy more than it must
         block, offset = np.divmod(batch.slot_mapping, self.info.block_size)
         x = self.embedding[batch.input_ids]
         for layer, (keys, values) in zip(self.layers, self.caches, strict=True):

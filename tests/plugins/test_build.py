@@ -239,6 +239,22 @@ def test_prefix_caching_needs_what_the_cache_makes_of_it(llama: str, whole_rows:
     built.engine.close()
 
 
+def test_prompts_are_not_scored_by_a_backend_that_declares_that_it_cannot(llama: str) -> None:
+    class Backend(ReferenceBackend):
+        capabilities = replace(CAPABILITIES, prompt_logprobs=unsupported("it gives the last row only"))
+
+    engine = build(Plugins.load([("given", Given(other=Backend()))]), llama, backend="other", max_model_len=48).engine
+
+    def add(**options: int) -> None:
+        params = DecodeParams(**options)  # type: ignore[arg-type]
+        engine.add(Request(id="r", token_ids=[1, 2, 3], num_prompt_tokens=3, params=params))
+
+    with pytest.raises(ValueError, match="does not score prompts: it gives the last row only"):
+        add(num_prompt_logprobs=0)
+    add(num_logprobs=0)
+    engine.close()
+
+
 def test_the_checkpoint_is_shown_before_its_weights_are_read(installed: Plugins, llama: str) -> None:
     events: list[str] = []
     built = build_engine(
