@@ -71,7 +71,9 @@ class HostSampler:
         raw: Float32 = np.asarray(logits, np.float32)
         edited = edit_logits(raw, rows)
         tokens = edited.argmax(-1).astype(np.int32)  # the lowest id among equals
-        drawn = np.flatnonzero((rows.temperature > 0) & (rows.target_ids < 0))
+        wanted = (rows.temperature > 0) & (rows.target_ids < 0)
+        best = edited[np.arange(len(edited)), tokens]  # [L]
+        drawn = np.flatnonzero(wanted & np.isfinite(best))  # a row with nothing allowed keeps its argmax
         step = max(_CHUNK // raw.shape[-1], 1)
         for start in range(0, len(drawn), step):
             chunk = drawn[start : start + step]
