@@ -84,8 +84,11 @@ def _plain(index: int, message: Message) -> dict[str, Any]:
         plain["content"] = "\n".join(_text(index, part) for part in content)
     elif content is not None and not isinstance(content, str):
         raise ParameterError(f"messages[{index}].content", content, "a string, or a list of text parts")
-    if plain.get("tool_calls"):
-        plain["tool_calls"] = [_tool_call(call) for call in plain["tool_calls"]]
+    calls = plain.get("tool_calls")
+    if calls and not isinstance(calls, list | tuple):
+        raise ParameterError(f"messages[{index}].tool_calls", calls, "a list")
+    if calls:
+        plain["tool_calls"] = [_tool_call(call) for call in calls]
     return plain
 
 

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..plugins.build import EngineConfig
-from .engine.local import Job, LocalEngine
+from .engine.local import Job, JobDelta, LocalEngine
 from .engine.types import EngineInfo, GenerationDelta
-from .errors import ParameterError
+from .errors import EngineFailed, ParameterError
 from .models import resolve_model
 from .results import CompletionOutput, Logprob, RequestResult, fold
 from .text import SamplingParams, TextModel
@@ -110,9 +110,12 @@ class LLM:
         return self._run(prompts, _for_each(params, len(prompts)), progress)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[GenerationDelta]:
-        """Continue one prompt and yield what is new as it comes. Closing the iterator aborts the request."""
+        """Continue one prompt and yield what is new as it comes. Closing the iterator aborts the request.
+
+        The iterator raises EngineFailed when the request fails.
+        """
         jobs = [Job(self._encode(prompt).ids, params or SamplingParams())]
-        return (item.delta for item in self._engine.generate(jobs))
+        return _deltas(self._engine.generate(jobs))
 
     def _encode(self, prompt: Prompt) -> _Encoded:
         given: Any = prompt.get("prompt_token_ids", prompt.get("prompt")) if isinstance(prompt, Mapping) else prompt
@@ -132,6 +135,7 @@ class LLM:
                 request_id=f"{batch}-{i}",
                 prompt=prompt.text,
                 prompt_token_ids=prompt.ids,
+                prompt_logprobs=None if each.prompt_logprobs is None else [None],
                 outputs=[CompletionOutput(index=index) for index in range(each.n)],
             )
             for i, (prompt, each) in enumerate(zip(prompts, params, strict=True))
@@ -147,6 +151,13 @@ class LLM:
                 for output in result.outputs:
                     output.text = prompt + output.text
         return results
+
+
+def _deltas(items: Iterator[JobDelta]) -> Iterator[GenerationDelta]:
+    for _, delta, error in items:
+        if error is not None:
+            raise EngineFailed(error)
+        yield delta
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,7 @@ from .errors import ParameterError
 MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1024  # characters
 MAX_CHOICES = 128
+MAX_ID_DIGITS = 20  # of a token id that is written as a string
 GREEDY_BELOW = 1e-5  # temperatures under this are greedy: their scores would overflow float32
 
 
@@ -161,7 +163,8 @@ def _integer(name: str, value: object, low: int, high: float = math.inf, *, allo
 
 
 def _number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, not math.isfinite: that raises for an integer which no float can hold.
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not (good and low <= value <= high and not (above and value == low)):  # type: ignore[operator]
         start = f"above {low:g}" if above else f"of at least {low:g}"
         raise ParameterError(name, value, f"a number {start}" + ("" if high == math.inf else f" and at most {high:g}"))
@@ -189,7 +192,8 @@ def _biases(value: object) -> dict[int, float]:
         raise ParameterError("logit_bias", value, "an object from token ids to numbers")
     biases: dict[int, float] = {}
     for key, bias in value.items():  # JSON has string keys only
-        if not (_is_integer(key) or (isinstance(key, str) and key.isdecimal())) or int(key) < 0:
+        is_id = _is_integer(key) or (isinstance(key, str) and key.isdecimal() and len(key) <= MAX_ID_DIGITS)
+        if not is_id or int(key) < 0:
             raise ParameterError("logit_bias", key, "token ids as keys")
         _number("logit_bias", bias, -100, 100)
         biases[int(key)] = float(bias)

@@ -157,7 +157,11 @@ class AsyncEngine:
     def _on_output(self, entry: Entry, output: RequestOutput) -> None:
         if entry in self._in_flight:
             request, index = self._in_flight[entry]
-            request.on_output(index, output)
+            try:
+                request.on_output(index, output)
+            except Exception as error:  # a tokenizer's, which may be a plugin's: the other requests go on
+                log.exception("the output of a request could not be turned into text")
+                request.fail(f"the output could not be turned into text: {error!r}")
 
     def _on_failure(self, entry: Entry, error: str) -> None:
         if entry in self._in_flight:

@@ -119,13 +119,16 @@ class Supervisor:
         raise EngineFailed(f"the engine's process ended while it loaded: {how}")
 
     async def _watch_over(self) -> None:
-        while self._process is not None:
-            await self._serve(self._process)
-            how = await self._process.ended()
-            self.state = "restarting" if self.state == "ready" else self.state
-            self._bury(how)
-            if not await self._revive():
-                return
+        try:
+            while self._process is not None:
+                await self._serve(self._process)
+                how = await self._process.ended()
+                self.state = "restarting" if self.state == "ready" else self.state
+                self._bury(how)
+                await self._revive()
+        except Exception as error:  # a bug; but nobody is left waiting for ever
+            log.exception("the engine is given up")
+            await self._give_up(f"the engine was given up: {error!r}")
 
     async def _serve(self, process: EngineProcess) -> None:
         """Hand on what the engine brings until its end."""
@@ -163,27 +166,32 @@ class Supervisor:
         if self._replay.num_suspects:
             log.warning("%d requests are replayed one at a time to find the one at fault", self._replay.num_suspects)
 
-    async def _revive(self) -> bool:
-        """Start the engine again and replay what is in flight; False when it is given up."""
+    async def _revive(self) -> None:
+        """Start the engine again and replay what is in flight, or give it up."""
         num_failed = 0
         while True:
             await asyncio.sleep(self._delay(num_failed))
             try:
                 await self._bring_up()
                 break
-            except EngineFailed as error:
+            except (EngineFailed, OSError) as error:  # the system's: no memory, no process to be had
                 num_failed += 1
                 log.error("the engine could not be started again (%d): %s", num_failed, error)
                 if num_failed >= self._limits.max_start_attempts:
-                    self.state, self.failure = "stopped", f"the engine could not be started again: {error}"
-                    self._process = None
-                    self._fail_all(self.failure)
-                    return False
+                    await self._give_up(f"the engine could not be started again: {error}")
+                    return
         self.state = "ready" if self.state == "restarting" else self.state
         entries = self._replay.engine_is_up()
         self.num_replayed += len(entries)
         self._send(entries)
-        return True
+
+    async def _give_up(self, reason: str) -> None:
+        self.state, self.failure = "stopped", reason
+        if self._process is not None:
+            self._process.kill()
+            await self._process.ended()
+        self._process = None
+        self._fail_all(reason)
 
     def _delay(self, num_failed: int) -> float:
         """Seconds before the next start: none after an engine that was of use, then doubling."""
@@ -244,6 +252,6 @@ class Supervisor:
 
     def _fail_all(self, reason: str) -> None:
         self._in_engine.clear()
-        for entry in self._replay.entries:
-            self._replay.remove(entry)
+        entries, self._replay = self._replay.entries, Replay()  # in the new one nobody makes way for the next
+        for entry in entries:
             self._listener.on_failure(entry, reason)

@@ -44,6 +44,7 @@ class Worker:
         self._stats: StepStats | None = None  # not sent yet
         self._unstarted: dict[str, Request] = {}
         self._outputs: list[RequestOutput] = []  # not sent yet
+        self._has_sent = False  # in this turn
 
     def build(self, config: EngineConfig) -> None:
         """Load everything and say so. Raises whatever building an engine raises."""
@@ -64,8 +65,9 @@ class Worker:
                     engine.close()
                     return
                 self._take(message)
+            self._has_sent = False
             engine.step()  # with nothing left to do, after an abort, it still counts what is free
-            if self._outputs or not engine.has_work:
+            if self._outputs or not engine.has_work or not self._has_sent:  # silence would be taken for a hang
                 self._send()
 
     @hookimpl(tryfirst=True)
@@ -102,6 +104,7 @@ class Worker:
         for name in started:
             del self._unstarted[name]
         if outputs or started or stats is not None:
+            self._has_sent = True
             self._channel.send(Step([Output.from_core(output) for output in outputs], stats, started))
 
 

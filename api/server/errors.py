@@ -102,6 +102,8 @@ def failure_of(error: Exception) -> Failure:
             failure = Failure(500, str(error), None, "engine_error", (("x-should-retry", "false"),))
         case HTTPException():
             failure = _of_litestar(error)
+        case UnicodeDecodeError():
+            failure = Failure(400, f"the request body is not UTF-8: {error}", None, "invalid_json")
         case RecursionError():
             failure = Failure(400, "the request body is nested too deeply", None, "invalid_json")
         case _:

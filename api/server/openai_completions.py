@@ -130,8 +130,8 @@ class CompletionForm:
             choice["token_ids"] = part.token_ids
             choice["prompt_token_ids"] = self._generation.prompt_of(index).token_ids if first else None
         if whole:
-            scores = None if self._data.prompt_logprobs is None else part.prompt_logprobs
-            choice["prompt_logprobs"] = None if scores is None else prompt_logprobs(self._text, scores)
+            wanted = self._data.prompt_logprobs is not None
+            choice["prompt_logprobs"] = prompt_logprobs(self._text, part.prompt_logprobs or ()) if wanted else None
         return choice
 
     def _legacy_logprobs(self, index: int, part: Choice | GenerationDelta, first: bool) -> dict[str, Any] | None:

@@ -22,9 +22,9 @@ class RequestContext:
 
 
 def context_of(request: Request[Any, Any, Any], prefix: str, data: SamplingFields | None = None) -> RequestContext:
-    """Return them. The answer's id is the client's where it gave one in the body, else that of the HTTP request."""
+    """Return them. The answer's id is the client's where its body has a decent one, else that of the HTTP request."""
     given = data.request_id if data is not None else ""
-    identity = given or request_id(request)
+    identity = given if is_decent(given) else request_id(request)
     streamed = data is not None and data.stream
     return RequestContext(prefix + identity, None if streamed else _patience(request))
 
@@ -39,9 +39,12 @@ def request_id(request: Request[Any, Any, Any]) -> str:
 
 def new_request_id(given: str | None) -> str:
     """Return the client's id where it can be echoed, else a new one."""
-    if given and len(given) <= MAX_ID_LENGTH and given.isascii() and given.isprintable():
-        return given
-    return uuid.uuid4().hex
+    return given if given is not None and is_decent(given) else uuid.uuid4().hex
+
+
+def is_decent(given: str) -> bool:
+    """Whether a client's id may stand in headers and log lines."""
+    return 0 < len(given) <= MAX_ID_LENGTH and given.isascii() and given.isprintable()
 
 
 def _patience(request: Request[Any, Any, Any]) -> float | None:

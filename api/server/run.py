@@ -145,7 +145,7 @@ async def _first(*waiting: Awaitable[object]) -> None:
 
 def _uvicorn_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
-        build_app(service),  # type: ignore[arg-type]
+        build_app(service),
         http="httptools",
         ws="none",
         lifespan="off",

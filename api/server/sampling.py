@@ -27,11 +27,11 @@ def completion_params(request: CompletionRequest, defaults: Mapping[str, Any]) -
     fields = {**defaults, **_given(request)}
     if "max_tokens" in request.model_fields_set:
         fields["max_tokens"] = request.max_tokens
-    scored = [request.prompt_logprobs, request.logprobs if request.echo else None]
+    scored = [n for n in (request.prompt_logprobs, request.logprobs if request.echo else None) if n is not None]
     return SamplingParams(
         **fields,
         logprobs=request.logprobs,
-        prompt_logprobs=max((count for count in scored if count is not None), default=None),
+        prompt_logprobs=-1 if -1 in scored else max(scored, default=None),  # -1: the whole vocabulary
     )
 
 

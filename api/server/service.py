@@ -60,7 +60,8 @@ class Service:
     @property
     def names(self) -> tuple[str, ...]:
         """What the model may be called. The first is its id, which answers carry. Raises NotReady."""
-        return self.settings.served_model_names or (default_name(Path(self.engine.info.model)),)
+        folder = Path(self.engine.info.model)  # asked for first: no name is served before there is an engine
+        return self.settings.served_model_names or (default_name(folder),)
 
     def check_model(self, name: str) -> None:
         """Accept the model's names and no name at all. Raises NotReady."""

@@ -14,7 +14,7 @@ from ... import __version__
 from ..sampling_params import MAX_STOP_STRINGS
 from .disconnect import until_disconnect
 from .documentation import answers
-from .errors import failure_of
+from .errors import ApiError, failure_of
 from .generation import Generation
 from .requests import context_of
 from .sampling import named
@@ -110,6 +110,8 @@ async def _answer(
     started = time.monotonic()
     text, facts = service.engine.text, service.engine.info
     stream = stream or data.stream
+    if stream and data.parameters.decoder_input_details:
+        raise ApiError(400, "decoder_input_details is not available in a stream", param="decoder_input_details")
     with named(PARAMETER_NAMES):
         prompt = await generate_prompt(data, service.prompter)
         params = generate_params(data, prompt, facts.max_model_len, stream=stream)

@@ -68,6 +68,6 @@ class GenerateRequest(RequestModel):
             name = given.pop()
             raise ApiError(400, f"{name} = '' is not allowed: it must not be empty", param=name)
         parameters = self.parameters
-        if parameters.decoder_input_details and (self.stream or not parameters.details):
-            raise ApiError(400, "decoder_input_details needs details, and no stream", param="decoder_input_details")
+        if parameters.decoder_input_details and not parameters.details:
+            raise ApiError(400, "decoder_input_details needs details", param="decoder_input_details")
         return self

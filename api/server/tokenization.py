@@ -24,7 +24,7 @@ async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str
     """Answer `prompt` or `messages` with {count, max_model_len, tokens}, and `inputs` with TGI's list of tokens."""
     service.check_model(data.model)
     text = service.engine.text
-    if data.inputs:
+    if "inputs" in data.model_fields_set:
         return await run_text(lambda: _with_offsets(text, data.inputs, data.add_special_tokens), len(data.inputs))
     if data.messages:
         with named({}):

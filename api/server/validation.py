@@ -74,4 +74,4 @@ def _allowed(problem: Mapping[str, Any]) -> str:
         return str(context["error"])
     if kind in _BOUNDS:
         return _BOUNDS[kind].format(**context)
-    return _EXPECTED.get(kind.split("_", maxsplit=1)[0], problem["msg"])
+    return _EXPECTED.get(kind.split("_", maxsplit=1)[0], str(problem["msg"]))

@@ -187,6 +187,26 @@ def test_a_deadline_ends_a_request_wherever_it_is(with_engine: WithEngine, fault
     with_engine(body, backend="faulty", limits=Limits(request_timeout_s=0.5))
 
 
+def test_a_tokenizer_that_raises_fails_the_request_alone(
+    with_engine: WithEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def push(self, token_id: int) -> str:
+            raise KeyError(token_id)
+
+    async def body(engine: AsyncEngine) -> None:
+        other = engine.generate(PROMPT, LONG, request_id="other")
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.text, "detokenizer", lambda **_: Broken())
+            bad = engine.generate(PROMPT, LONG, request_id="bad")
+        with pytest.raises(EngineFailed, match="could not be turned into text"):
+            await collect(bad)
+        assert (await collect(other))[0][2] == "length"
+        await until(lambda: is_idle(engine))
+
+    with_engine(body)
+
+
 def test_a_slow_reader_gets_everything_in_few_deltas(with_engine: WithEngine) -> None:
     async def body(engine: AsyncEngine) -> None:
         slow = engine.generate(PROMPT, LONG.replace(logprobs=1), request_id="slow")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from isotoken.api.engine import AsyncEngine, GenerationDelta, Limits
+from isotoken.api.engine.process import EngineProcess
 from isotoken.api.errors import EngineFailed, NotReady
 from isotoken.api.text import SamplingParams
 
@@ -174,6 +175,61 @@ def test_an_engine_that_cannot_start_again_is_given_up(with_engine: WithEngine, 
             engine.generate(prompt(engine, 0), SamplingParams(), request_id="late")
 
     with_engine(body, backend="faulty", limits=Limits(max_start_attempts=3, backoff_s=0.01))
+
+
+def test_a_system_without_a_process_to_spare_is_an_engine_that_cannot_start(
+    with_engine: WithEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_process(_config: Any) -> EngineProcess:
+        raise OSError("no memory for a process")
+
+    async def body(engine: AsyncEngine) -> None:
+        stream = engine.generate(prompt(engine, 0), SamplingParams(max_tokens=200), request_id="r")
+        await anext(stream)
+        monkeypatch.setattr(EngineProcess, "spawn", no_process)
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        with pytest.raises(EngineFailed, match="no memory for a process"):
+            await read(stream)
+        assert engine.state == "stopped"
+
+    with_engine(body, limits=Limits(max_start_attempts=2, backoff_s=0.01))
+
+
+def test_a_supervisor_with_a_bug_leaves_nobody_waiting(
+    with_engine: WithEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_process: EngineProcess) -> None:
+        raise RuntimeError("a bug")
+
+    async def body(engine: AsyncEngine) -> None:
+        stream = engine.generate(prompt(engine, 0), SamplingParams(max_tokens=200), request_id="r")
+        await anext(stream)
+        monkeypatch.setattr(EngineProcess, "receive", broken)
+        with pytest.raises(EngineFailed, match="a bug"):
+            await read(stream)
+        assert engine.state == "stopped"
+
+    with_engine(body)
+
+
+def test_stopping_in_the_middle_of_a_trial(with_engine: WithEngine, faulty_plugin: Path) -> None:
+    async def body(engine: AsyncEngine) -> None:
+        stream = engine.generate([HANGS] * 3, SamplingParams(n=3), request_id="r")
+        hanging = faulty_plugin / "hanging"
+        for crashes in range(3):
+            while not hanging.exists():
+                await asyncio.sleep(0.01)
+            hanging.unlink()
+            assert engine.pid is not None
+            if crashes < 2:
+                os.kill(engine.pid, signal.SIGKILL)
+        await engine.stop()  # one choice stands its trial, the others wait for theirs
+        with pytest.raises(EngineFailed, match="shutting down"):
+            await read(stream)
+        assert engine.stats.num_requests_in_flight == 0
+
+    with_engine(body, backend="faulty", limits=Limits(backoff_s=0.01))
 
 
 def test_an_engine_that_starts_again_after_failing_goes_on(with_engine: WithEngine, faulty_plugin: Path) -> None:

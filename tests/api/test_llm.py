@@ -107,6 +107,19 @@ def test_several_threads_may_generate_at_once(llm: LLM) -> None:
     assert [found[i] for i in range(4)] == expected
 
 
+def test_a_prompt_of_one_token_has_a_prompt_score_of_none(llm: LLM) -> None:
+    (result,) = llm.generate([10], GREEDY.replace(prompt_logprobs=1))
+    assert result.prompt_logprobs == [None]
+
+
+def test_a_stream_that_fails_says_so(model_dir: Path, faulty_plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(faulty_plugin / "site")
+    with LLM(model_dir, backend="faulty", num_blocks=64) as llm:
+        with pytest.raises(EngineFailed, match="this prompt cannot be computed"):
+            list(llm.stream([42] * 3, GREEDY))
+        assert len(list(llm.stream([10], GREEDY))) == 12
+
+
 def test_what_cannot_be_is_said_before_anything_runs(llm: LLM) -> None:
     with pytest.raises(ContextLengthError):
         llm.generate(["fine", "x " * 400], GREEDY)

@@ -20,6 +20,7 @@ BAD: list[tuple[str, Any]] = [
     ("temperature", math.nan),
     ("temperature", math.inf),
     ("temperature", "1"),
+    ("temperature", 10**400),  # more than a float can hold
     ("top_k", -2),
     ("top_p", 0),
     ("top_p", 1.01),
@@ -32,6 +33,8 @@ BAD: list[tuple[str, Any]] = [
     ("repetition_penalty", 0),
     ("logit_bias", {5: 101}),
     ("logit_bias", {"x": 1}),
+    ("logit_bias", {"9" * 5000: 1}),
+    ("logit_bias", {5: 10**400}),
     ("logit_bias", {-1: 1}),
     ("logit_bias", [5]),
     ("allowed_token_ids", []),

@@ -110,6 +110,7 @@ def test_prompt_logprobs(server: Any) -> None:
         assert own["rank"] >= 1
         assert own["logprob"] < 0
         assert 1 in {item["rank"] for item in position.values()}
+    assert complete(server, prompt=ids[:1], prompt_logprobs=1, **GREEDY)["choices"][0]["prompt_logprobs"] == [None]
 
 
 def test_stop(server: Any) -> None:
@@ -204,3 +205,7 @@ def test_ids(server: Any) -> None:
     named = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "request_id": "yours"})
     assert named.json()["id"] == "cmpl-yours"
     assert len(named.headers["x-request-id"]) == 32
+    forged = server.post(
+        "/v1/completions", {"prompt": "a", "max_tokens": 1, "request_id": "a\nanother line of the log"}
+    )
+    assert forged.json()["id"] == "cmpl-" + forged.headers["x-request-id"]

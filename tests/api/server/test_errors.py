@@ -43,6 +43,8 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ({"prompt": "a", "repetition_penalty": 0}, "repetition_penalty", "above 0"),
         ({"prompt": "a", "logit_bias": {"1": 101}}, "logit_bias", "101"),
         ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias", "'x'"),
+        ({"prompt": "a", "logit_bias": {"1": 10**400}}, "logit_bias", "at most 100"),
+        ({"prompt": "a", "logit_bias": {"9" * 5000: 1}}, "logit_bias", "token ids"),
         ({"prompt": "a", "logprobs": 21}, "logprobs", "from 0 to 20"),
         ({"prompt": "a", "prompt_logprobs": -1}, "prompt_logprobs", "from 0 to 20"),
         ({"prompt": "a", "stop": [""]}, "stop", "none of them empty"),
@@ -76,6 +78,7 @@ def test_bad_fields_are_named(server: Any, body: dict[str, Any], param: str, wor
         ({"messages": [{"role": "x", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "assistant", "tool_calls": 5}]}, "messages[0].tool_calls"),
         ({"messages": ASK, "max_completion_tokens": -1}, "max_completion_tokens"),
         ({"messages": ASK, "max_tokens": -1}, "max_tokens"),
         ({"messages": ASK, "max_tokens": 100_000}, "messages"),
@@ -134,7 +137,9 @@ def test_unknown_route_and_method(server: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b"3", b'"x"', b"\xff", b"[" * 100_000, b'{"prompt": NaN}'], ids=repr
+    "content",
+    [b"", b"{", b"[]", b"null", b"3", b'"x"', b"\xff", b'{"prompt": "\xff"}', b"[" * 100_000, b'{"prompt": NaN}'],
+    ids=repr,
 )
 def test_bodies_that_are_no_object(server: Any, content: bytes) -> None:
     error_of(server.post("/v1/completions", content=content), 400)

@@ -47,6 +47,7 @@ def test_tokens_there_and_back(server: Any) -> None:
     assert told["max_model_len"] == 2048
     assert server.post("/detokenize", {"tokens": told["tokens"]}).json() == {"prompt": text}
     with_offsets = server.post("/tokenize", {"inputs": text}).json()
+    assert server.post("/tokenize", {"inputs": ""}).json() == []
     assert [token["id"] for token in with_offsets] == told["tokens"]
     assert text[with_offsets[1]["start"] : with_offsets[1]["stop"]] == with_offsets[1]["text"]
     chat = server.post("/tokenize", {"messages": [{"role": "user", "content": "hi"}]}).json()
@@ -66,9 +67,10 @@ def test_tokens_there_and_back(server: Any) -> None:
         ("GET", "/health/ready", None),
     ],
 )
-def test_while_the_engine_starts(method: str, path: str, body: Any) -> None:
+@pytest.mark.parametrize("names", [(), ("given",)])
+def test_while_the_engine_starts(method: str, path: str, body: Any, names: tuple[str, ...]) -> None:
     async def ask() -> tuple[httpx.Response, httpx.Response]:
-        transport = httpx.ASGITransport(build_app(Service(ServerSettings())))  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(build_app(Service(ServerSettings(served_model_names=names))))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.request(method, path, json=body), await client.get("/health/live")
 

@@ -76,6 +76,8 @@ def test_the_whole_vocabulary_may_be_asked_for(custom: Any) -> None:
     body = {"prompt": "the quick", "max_tokens": 1, "prompt_logprobs": -1}
     positions = custom.post("/v1/completions", body).json()["choices"][0]["prompt_logprobs"]
     assert len(positions[1]) == 320
+    choice = custom.post("/v1/completions", {**body, "echo": True, "logprobs": 1}).json()["choices"][0]
+    assert len(choice["prompt_logprobs"][1]) == 320
 
 
 class GreetingPlugin:

@@ -117,6 +117,14 @@ def test_validation_errors(server: Any, path: str, body: Any) -> None:
     assert response.json()["error_type"] == "validation"
 
 
+@pytest.mark.parametrize(("path", "stream"), [("/generate_stream", False), ("/generate", True)])
+def test_a_stream_does_not_tell_the_prompts_scores(server: Any, path: str, stream: bool) -> None:
+    parameters = {"details": True, "decoder_input_details": True}
+    response = server.post(path, {"inputs": "a", "parameters": parameters, "stream": stream})
+    assert response.status_code == 422
+    assert "decoder_input_details" in response.json()["error"]
+
+
 def test_other_errors_have_the_same_shape(server: Any) -> None:
     TgiError.model_validate(server.post("/generate", content=b"{").json(), strict=True)
     wrong_method = server.get("/generate")
