@@ -87,7 +87,7 @@ class Batch:
     block_table: Int32  # [N, B] 0-padded; entries past ceil(seq_len / block_size) are never read
     logits_indices: Int32  # [L] rows of T whose logits are wanted, ascending
     row_ids: Int32  # [N] a stable row below max_num_seqs for each running request
-    block_copies: Int32  # [C, 3] (from block, to block, tokens), done before the forward
+    block_copies: Int32  # [C, 3] (from block, to block, tokens), done before the forward; more may be copied
     sampling: SamplingRows  # L rows, aligned with logits_indices
 
     @property
