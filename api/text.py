@@ -82,6 +82,12 @@ class TextModel:
         given = self.generation_config
         return {ours: given[theirs] for theirs, ours in DEFAULTS.items() if given.get(theirs) is not None}
 
+    def use_chat_template(self, source: str) -> None:
+        """Let a template stand in for the model's own. Raises ParameterError when it is no valid one."""
+        self._templates = {"default": ChatTemplate(source, self.special_tokens)}
+        self._sources["default"] = source
+        self._sources.pop("tool_use", None)
+
     def render_chat(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -63,7 +63,6 @@ class Failed(Message, frozen=True):
     """The engine cannot be built, or must end."""
 
     error: str  # for the user
-    kind: str  # the exception's class
     details: str  # the traceback, for the log
 
 

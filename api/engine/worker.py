@@ -163,8 +163,7 @@ def main(fd: int) -> int:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return 0  # the API's process is gone
     except Exception as error:
-        message = str(error) or type(error).__name__
-        channel.send(Failed(message, type(error).__name__, traceback.format_exc()))
+        channel.send(Failed(str(error) or type(error).__name__, traceback.format_exc()))
         return 1
     return 0
 

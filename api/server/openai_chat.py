@@ -82,6 +82,10 @@ class ChatForm:
         """Yield the stream's events: a role first, then content, then an empty delta with the reason of its end."""
         options = self._data.stream_options
         chunks = Chunks(self._envelope, usage_key=options.include_usage)
+        opening = chunks
+        if self._data.return_token_ids:
+            told = {**self._envelope, "prompt_token_ids": self._generation.prompts[0].token_ids}
+            opening = Chunks(told, usage_key=options.include_usage)
         plain = not (self._data.logprobs or self._data.return_token_ids)
         async with aclosing(self._generation), aclosing(self._generation.deltas()) as deltas:
             async for index, delta in deltas:
@@ -89,7 +93,7 @@ class ChatForm:
                 events = []
                 if not self._started[index]:
                     self._started[index] = True
-                    events += [chunks.choice(choice, usage) for choice in self._opening(index)]
+                    events += [opening.choice(choice, usage) for choice in self._opening(index)]
                 if plain:
                     if delta.text:
                         events.append(chunks.raw(_plain_choice(index, delta.text), usage))

@@ -64,7 +64,7 @@ class Prompter:
                 add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
                 continue_final_message=request.continue_final_message,
                 template_kwargs=request.chat_template_kwargs or None,
-                chat_template=request.chat_template or self._settings.chat_template,
+                chat_template=request.chat_template or None,
             ),
             size,
         )

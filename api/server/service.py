@@ -35,7 +35,9 @@ class Service:
             self.attach(engine)
 
     def attach(self, engine: AsyncEngine) -> None:
-        """Serve this engine from now on."""
+        """Serve this engine from now on. Raises ParameterError for a chat template (a setting) that is no valid one."""
+        if self.settings.chat_template:
+            engine.text.use_chat_template(self.settings.chat_template)
         self._engine = engine
         self.metrics.attach(engine)
         self.fingerprint = _fingerprint(engine)

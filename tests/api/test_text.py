@@ -114,6 +114,18 @@ def test_a_template_may_be_chosen_by_name(model_dir: Path, tmp_path: Path) -> No
     assert text.render_chat(CHAT, chat_template="tool_use") == "with tools"
 
 
+def test_a_template_may_stand_in_for_the_models_own(model_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("the model's, for tools")
+    text = TextModel.load(folder)
+    with pytest.raises(ParameterError, match="valid Jinja"):
+        text.use_chat_template("{% if %}")
+    text.use_chat_template("{{ messages[0].content }}!")
+    for tools in ([], [{"name": "f"}]):
+        assert text.render_chat([{"role": "user", "content": "hi"}], template_kwargs={"tools": tools}) == "hi!"
+
+
 def test_a_model_without_a_template_says_so(model_dir: Path, tmp_path: Path) -> None:
     text = TextModel.load(copy_model(model_dir, tmp_path / "m", "tokenizer_config.json"))
     with pytest.raises(ParameterError, match="chat template"):

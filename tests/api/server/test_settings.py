@@ -72,6 +72,14 @@ def test_templates(custom: Any) -> None:
     assert bad.json()["error"]["param"] == "chat_template"
 
 
+def test_a_damaged_template_of_the_servers_own_ends_the_start(
+    start_process: Callable[..., Any], tiny_model: Path
+) -> None:
+    settings = {"chat_template": "{% if %}"}
+    with start_process(json.dumps([{"model": str(tiny_model), "backend": "reference"}, settings, {}])) as process:
+        assert process.wait(60) == 1  # ParameterError, for the command line to tell
+
+
 def test_the_whole_vocabulary_may_be_asked_for(custom: Any) -> None:
     body = {"prompt": "the quick", "max_tokens": 1, "prompt_logprobs": -1}
     positions = custom.post("/v1/completions", body).json()["choices"][0]["prompt_logprobs"]

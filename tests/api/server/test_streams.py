@@ -69,7 +69,8 @@ def test_completion_stream_logprobs(server: Any) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_include_usage(server: Any, path: str) -> None:
-    body: dict[str, Any] = {"max_tokens": 5, "stream": True, "stream_options": {"include_usage": True}, "n": 2}
+    body: dict[str, Any] = {"max_tokens": 5, "ignore_eos": True, "n": 2}
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
     body |= {"prompt": "hi"} if path == "/v1/completions" else {"messages": ASK}
     *events, last, done = server.events(path, body)
     assert done == "[DONE]"
@@ -107,6 +108,16 @@ def test_chat_stream_of_several_choices_with_logprobs(server: Any) -> None:
         assert "".join(c["delta"].get("content") or "" for c in own) == choice["message"]["content"]
         items = [item for c in own if c["logprobs"] for item in c["logprobs"]["content"]]
         assert items == choice["logprobs"]["content"]
+
+
+def test_chat_stream_with_token_ids(server: Any) -> None:
+    body = {"seed": 2, "max_tokens": 9, "return_token_ids": True}
+    whole = server.post("/v1/chat/completions", {"messages": ASK, **body}).json()
+    first, *others = chat_chunks(server, **body)
+    assert first["prompt_token_ids"] == whole["prompt_token_ids"]
+    assert not any("prompt_token_ids" in event for event in others)
+    ids = [token_id for event in others for c in event["choices"] for token_id in c.get("token_ids", [])]
+    assert ids == whole["choices"][0]["token_ids"]
 
 
 def test_what_fails_before_the_first_token_has_a_status(server: Any) -> None:
