@@ -13,6 +13,7 @@ from litestar import Request, Response
 from litestar.exceptions import (
     ClientException,
     HTTPException,
+    InternalServerException,
     MethodNotAllowedException,
     NotFoundException,
     ValidationException,
@@ -88,7 +89,7 @@ def failure_of(error: Exception) -> Failure:
     match error:
         case ApiError():
             failure = error.failure
-        case ClientGone():  # nobody reads it: for the metrics
+        case ClientGone() | InternalServerException(detail="client disconnected prematurely"):  # for the metrics
             failure = Failure(499, "the client closed the connection", None, "client_closed_request")
         case ContextLengthError():
             failure = Failure(400, str(error), error.field, "context_length_exceeded")
@@ -100,7 +101,7 @@ def failure_of(error: Exception) -> Failure:
             failure = Failure(503, str(error), None, CODES[503], _retry_headers(1.0))
         case EngineFailed():  # the same request would fail again: the client's library should not repeat it
             failure = Failure(500, str(error), None, "engine_error", (("x-should-retry", "false"),))
-        case HTTPException():
+        case HTTPException() if not isinstance(error, InternalServerException):
             failure = _of_litestar(error)
         case UnicodeDecodeError():
             failure = Failure(400, f"the request body is not UTF-8: {error}", None, "invalid_json")

@@ -162,7 +162,7 @@ def test_a_hung_engine_is_killed_and_the_request_that_hangs_it_failed(
 
 def test_an_engine_that_cannot_start_again_is_given_up(with_engine: WithEngine, faulty_plugin: Path) -> None:
     async def body(engine: AsyncEngine) -> None:
-        stream = engine.generate(prompt(engine, 0), SamplingParams(max_tokens=200), request_id="r")
+        stream = engine.generate(prompt(engine, 0), SamplingParams(max_tokens=200, ignore_eos=True), request_id="r")
         await anext(stream)
         (faulty_plugin / "no-start").touch()
         assert engine.pid is not None
@@ -184,7 +184,7 @@ def test_a_system_without_a_process_to_spare_is_an_engine_that_cannot_start(
         raise OSError("no memory for a process")
 
     async def body(engine: AsyncEngine) -> None:
-        stream = engine.generate(prompt(engine, 0), SamplingParams(max_tokens=200), request_id="r")
+        stream = engine.generate(prompt(engine, 0), SamplingParams(max_tokens=200, ignore_eos=True), request_id="r")
         await anext(stream)
         monkeypatch.setattr(EngineProcess, "spawn", no_process)
         assert engine.pid is not None
@@ -203,7 +203,7 @@ def test_a_supervisor_with_a_bug_leaves_nobody_waiting(
         raise RuntimeError("a bug")
 
     async def body(engine: AsyncEngine) -> None:
-        stream = engine.generate(prompt(engine, 0), SamplingParams(max_tokens=200), request_id="r")
+        stream = engine.generate(prompt(engine, 0), SamplingParams(max_tokens=200, ignore_eos=True), request_id="r")
         await anext(stream)
         monkeypatch.setattr(EngineProcess, "receive", broken)
         with pytest.raises(EngineFailed, match="a bug"):

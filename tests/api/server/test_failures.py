@@ -10,6 +10,7 @@ from isotoken.api.server.errors import ApiError, ClientGone, failure_of, renamed
 from isotoken.api.server.metrics import TokenRate
 from isotoken.api.server.rates import SlidingWindow
 from isotoken.api.server.service import default_name
+from litestar.exceptions import InternalServerException
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,15 @@ from isotoken.api.server.service import default_name
         (NotReady("draining"), 503, 503, "service_unavailable_error", "unhealthy", "not_ready"),
         (RecursionError(), 400, 422, "invalid_request_error", "validation", "invalid_json"),
         (ClientGone(), 499, 499, "invalid_request_error", "validation", "client_closed_request"),
+        (
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+            400,
+            422,
+            "invalid_request_error",
+            "validation",
+            "invalid_json",
+        ),
+        (InternalServerException("secret"), 500, 424, "server_error", "generation", "internal_error"),
         (ZeroDivisionError("secret"), 500, 424, "server_error", "generation", "internal_error"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",

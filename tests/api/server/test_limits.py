@@ -135,6 +135,16 @@ def test_leaving_before_the_answer_frees_its_blocks(narrow: Any) -> None:
     quiet(narrow)
 
 
+def test_leaving_before_the_request_is_complete_is_nobodys_error(narrow: Any) -> None:
+    labels = '{route="/v1/completions",status="%d"}'
+    before = [narrow.metric("llm_requests_total", labels % status) for status in (499, 500)]
+    host, port = narrow.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(b'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"prompt"')
+    narrow.wait_for(lambda: narrow.metric("llm_requests_total", labels % 499) == before[0] + 1)
+    assert narrow.metric("llm_requests_total", labels % 500) == before[1]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_leaving_the_queue_makes_room(narrow: Any, stream: bool) -> None:
     with streaming(narrow):
