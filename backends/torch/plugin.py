@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ...plugins.hookspecs import Register, hookimpl
@@ -10,10 +11,14 @@ if TYPE_CHECKING:
     from ...core.interfaces import Backend
 
 ISOTOKEN_API = "1.0"
+SPIN_COUNT = "1000"  # some microseconds
 
 
 def load_backend() -> Backend:
     """Import torch and construct the backend. Raises Unsupported when torch is not installed."""
+    # Torch's threads spin for milliseconds at each barrier unless told otherwise before it is loaded: on a machine that
+    # does anything else besides (an API process, say) a step of a small model then takes 20 times as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         import torch  # noqa: F401, PLC0415
     except ImportError as error:
