@@ -22,11 +22,12 @@ def token_label(text: TextModel, token_id: int, as_ids: bool = False) -> str:
 
 
 class LegacyLogprobs:
-    """OpenAI's completions shape, for one choice; keeps count of where each token's text begins."""
+    """OpenAI's completions shape, for one choice; keeps count of where in the choice's text each token begins."""
 
-    def __init__(self, text: TextModel, *, as_ids: bool = False) -> None:
+    def __init__(self, text: TextModel, *, as_ids: bool, skip_special_tokens: bool, echo: bool) -> None:
         self._text = text
         self._as_ids = as_ids
+        self._detokenizer = text.detokenizer(skip_special_tokens=skip_special_tokens, at_start=echo)
         self._offset = 0
 
     def first(self, token_id: int) -> dict[str, list[Any]]:
@@ -58,7 +59,7 @@ class LegacyLogprobs:
         shape["token_logprobs"].append(logprob)
         shape["top_logprobs"].append(top)
         shape["text_offset"].append(self._offset)
-        self._offset += len(self._text.token_text(token_id))
+        self._offset += len(self._detokenizer.push(token_id))
 
 
 def chat_logprobs(text: TextModel, tokens: Sequence[TokenLogprobs], *, as_ids: bool = False) -> dict[str, Any]:

@@ -77,7 +77,13 @@ class CompletionForm:
         self._wants_logprobs = data.logprobs is not None
         self._started = [False] * generation.num_choices
         self._logprobs = [
-            LegacyLogprobs(text, as_ids=data.return_tokens_as_token_ids) for _ in range(generation.num_choices)
+            LegacyLogprobs(
+                text,
+                as_ids=data.return_tokens_as_token_ids,
+                skip_special_tokens=data.skip_special_tokens,
+                echo=data.echo,
+            )
+            for _ in range(generation.num_choices)
         ]
         self._envelope = {
             "id": context.id,

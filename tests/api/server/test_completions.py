@@ -81,6 +81,21 @@ def test_echo_with_logprobs_scores_the_prompt(server: Any) -> None:
     assert answer["usage"]["completion_tokens"] == 0
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_offsets_point_into_the_text(server: Any, skip: bool) -> None:
+    words = server.post("/tokenize", {"prompt": "a naïve 🙂 smile"}).json()["tokens"]
+    special = server.post("/tokenize", {"messages": [{"role": "user", "content": "hi"}]}).json()["tokens"]
+    body = {"prompt": special + words, "echo": True, "logprobs": 0, "max_tokens": 0, "skip_special_tokens": skip}
+    choice = complete(server, **body)["choices"][0]
+    text, offsets = choice["text"], choice["logprobs"]["text_offset"]
+    assert ("<|user|>" in text) is not skip
+    for token, start, end in zip(choice["logprobs"]["tokens"], offsets, [*offsets[1:], len(text)], strict=True):
+        if token in ("<|user|>", "<|end|>", "<|assistant|>") and skip:
+            assert start == end
+        elif not token.startswith("bytes:"):
+            assert text[start:end] == token
+
+
 def test_echo_of_token_ids(server: Any) -> None:
     ids = server.post("/tokenize", {"prompt": "naïve café"}).json()["tokens"]
     answer = complete(server, prompt=[ids, ids[:2]], echo=True, max_tokens=0)
