@@ -44,11 +44,6 @@ def subject(bench_model: Path, oracle: Transformers) -> Iterator[Isotoken]:
     engine.close()
 
 
-@pytest.fixture(scope="module")
-def roof(bench_model: Path) -> Roof:
-    return measure_roof()
-
-
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_throughput(
@@ -59,8 +54,8 @@ def test_throughput(
     subject: Isotoken,
     peer: Transformers,
     oracle: Transformers,
-    roof: Roof,
 ) -> None:
+    roofs: list[Roof] = []
     ours: list[float] = []
     theirs: list[float] = []
     runs: list[tuple[Workload, Run]] = []
@@ -68,6 +63,7 @@ def test_throughput(
     def setup() -> tuple[tuple[Workload], dict[str, object]]:
         workload = make_workload(name, len(theirs))
         theirs.append(speed(workload, peer.run(workload)))
+        roofs.append(measure_roof(repetitions=2))
         return (workload,), {}
 
     def measure(workload: Workload) -> None:
@@ -81,11 +77,14 @@ def test_throughput(
     verdict = judge(oracle, workload, run, "bfloat16")
     assert verdict.ok, f"{name}: tokens that rounding cannot explain: {verdict}"
     ratios = [mine / other for mine, other in zip(ours[1:], theirs[1:], strict=True)]  # the first is the warm-up
+    # The best roof of all rounds: on a machine that others use a single one may be far too low.
+    roof = Roof(max(roof.bytes_per_second for roof in roofs), max(roof.flops_per_second for roof in roofs))
     best_possible = Model.of(bench_model).roof_rate(workload, roof, item_bytes=2)
+    ratio = statistics.median(ratios)
     figures = {
         "isotoken_tok_s": statistics.median(ours[1:]),
         "transformers_tok_s": statistics.median(theirs[1:]),
-        "ratio": statistics.median(ratios),
+        "ratio": ratio,
         "ratios": ratios,
         "fraction_of_roof": statistics.median(ours[1:]) / best_possible,
         "roof": "memory" if name == "W1" else "arithmetic",
@@ -95,7 +94,7 @@ def test_throughput(
     benchmark.extra_info.update(figures)
     print(f"\n{name}: " + ", ".join(f"{key} {_text(value)}" for key, value in figures.items()))
     if request.config.getoption("--bench-size") == "125m":
-        assert figures["ratio"] >= LEAST[name]
+        assert ratio >= LEAST[name]
 
 
 def _text(value: object) -> str:
