@@ -16,7 +16,7 @@ from ..text import TextModel
 from .chunks import Chunks
 from .documentation import answers
 from .errors import ApiError
-from .generation import Choice, Generation
+from .generation import Choice, Generation, Prompt
 from .logprobs import LegacyLogprobs, prompt_logprobs
 from .openai_answers import CompletionResponse
 from .openai_routes import respond, submit
@@ -42,18 +42,27 @@ async def create_completion(
     with named({}):
         params = completion_params(data, service.default_params)
         prompts = await service.prompter.completion(data)
-        _check_together(data, len(prompts), params.n, service)
+        _check_together(data, prompts, params.n, service)
         context = context_of(request, "cmpl-", data)
         generation = submit(service, data, context, prompts, params)
     form = CompletionForm(data, generation, service.engine.text, context, service)
     return await respond(service, request, form, generation, stream=data.stream)
 
 
-def _check_together(data: CompletionRequest, num_prompts: int, n: int, service: Service) -> None:
-    room = service.engine.info.max_num_seqs + service.settings.limits.max_waiting_requests
-    if num_prompts * n > room:
+def _check_together(data: CompletionRequest, prompts: list[Prompt], n: int, service: Service) -> None:
+    """Refuse what no waiting would make possible: a 429 would be asked for again and again."""
+    limits = service.settings.limits
+    room = service.engine.info.max_num_seqs + limits.max_waiting_requests
+    if len(prompts) * n > room:
         message = (
-            f"{num_prompts} prompts with n = {n} are more than the {room} answers that this server ever has in hand"
+            f"{len(prompts)} prompts with n = {n} are more than the {room} answers that this server ever has in hand"
+        )
+        raise ApiError(400, message, param="prompt")
+    num_tokens = n * sum(len(prompt.token_ids) for prompt in prompts)
+    if len(prompts) > 1 and num_tokens > limits.max_waiting_prompt_tokens:
+        message = (
+            f"{len(prompts)} prompts with n = {n} have {num_tokens} tokens, and this server lets "
+            f"{limits.max_waiting_prompt_tokens} wait: send them in several requests"
         )
         raise ApiError(400, message, param="prompt")
     if data.stream and data.echo and n > 1 and data.logprobs is not None:

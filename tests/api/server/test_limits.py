@@ -103,6 +103,14 @@ def test_several_prompts_are_taken_all_or_none(narrow: Any) -> None:
     assert narrow.post("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 3}).status_code == 200
 
 
+def test_prompts_that_can_never_wait_together_are_not_told_to_come_again(narrow: Any) -> None:
+    body = {"prompt": [[70] * 800, [70] * 800], "max_tokens": 1}
+    response = narrow.post("/v1/completions", body)
+    assert response.status_code == 400
+    assert "1600 tokens" in response.json()["error"]["message"]
+    quiet(narrow)
+
+
 def test_a_large_body_is_a_413(narrow: Any) -> None:
     response = narrow.post("/v1/completions", {"prompt": "a" * 30_000})
     assert response.status_code == 413
