@@ -181,7 +181,9 @@ class TransformersContinuous:
     def run(self, workload: Workload) -> Run:
         """Submit every task at once and wait for all."""
         start = time.perf_counter()
-        places, tokens, times = {}, [[] for _ in workload.tasks], [[] for _ in workload.tasks]
+        places: dict[str, int] = {}
+        tokens: list[list[int]] = [[] for _ in workload.tasks]
+        times: list[list[float]] = [[] for _ in workload.tasks]
         for index, task in enumerate(workload.tasks):
             self._count += 1
             name = f"r{self._count}"

@@ -90,7 +90,8 @@ def _weights(shape: Size) -> dict[str, torch.Tensor]:
     damping = (2 * shape.num_layers) ** -0.5  # of what each layer adds to the residual stream
 
     def matrix(rows: int, columns: int, scale: float = 1.0) -> torch.Tensor:
-        return (torch.randn(rows, columns, generator=generator) * (scale * columns**-0.5)).bfloat16()
+        weights: torch.Tensor = torch.randn(rows, columns, generator=generator) * (scale * columns**-0.5)
+        return weights.bfloat16()
 
     hidden, q_size, kv_size = shape.hidden_size, shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     ones = torch.ones(hidden, dtype=torch.bfloat16)

@@ -53,4 +53,5 @@ def test_host_sampler(benchmark: BenchmarkFixture, logits: Any, case: str) -> No
     rows = make_rows(**CASES[case])
     sampled = benchmark.pedantic(HostSampler().sample, (logits, rows), rounds=3, warmup_rounds=1)
     assert len(sampled.token_ids) == NUM_ROWS
+    assert benchmark.stats is not None
     print(f"\nHostSampler, {NUM_ROWS} x {VOCAB_SIZE}, {case}: {benchmark.stats.stats.median * 1e3:.1f} ms")

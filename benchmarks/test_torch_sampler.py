@@ -27,6 +27,7 @@ def test_torch_sampler(benchmark: BenchmarkFixture, logits: Any, case: str, requ
     rows, tensor = make_rows(**CASES[case]), torch.from_numpy(logits)
     sampled = benchmark.pedantic(TorchSampler().sample, (tensor, rows), rounds=10, warmup_rounds=2)
     assert np.array_equal(sampled.token_ids, HostSampler().sample(logits, rows).token_ids)
+    assert benchmark.stats is not None
     median, target = benchmark.stats.stats.median * 1e3, TARGET_MS.get(case)
     print(f"\nTorchSampler, {NUM_ROWS} x {VOCAB_SIZE}, {case}: {median:.1f} ms (target {target or 'none'})")
     assert target is None or median <= target

@@ -12,6 +12,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
     x [..., H] of any float dtype; weight [H] float32.
     """
     x = x.float()
-    squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
     scale = squares.div_(x.shape[-1]).add_(eps).rsqrt_()
     return (x * scale).mul_(weight).to(dtype)

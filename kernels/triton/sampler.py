@@ -11,7 +11,7 @@ BLOCK = 128  # logits a block
 def block_maxima(logits: Tensor) -> Tensor:
     """Return [L, ceil(V / BLOCK)], the highest of each block of logits [L, V] float32; the last block may be short."""
     whole = logits.shape[1] // BLOCK * BLOCK
-    maxima = logits[:, :whole].unflatten(1, (-1, BLOCK)).amax(-1)
+    maxima: Tensor = logits[:, :whole].unflatten(1, (-1, BLOCK)).amax(-1)
     if whole == logits.shape[1]:
         return maxima
     return torch.cat((maxima, logits[:, whole:].amax(-1, keepdim=True)), -1)
