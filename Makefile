@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= torch,test,dev
+JOBS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -40,7 +41,7 @@ contracts: setup  ## Import contracts
 	$(BIN)/lint-imports
 
 unit: setup  ## Tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 fresh: setup  ## Generated files are up to date
 	$(BIN)/towncrier build --draft --version next > /dev/null
