@@ -43,12 +43,24 @@ The tokenizer puts `<|begin|>` in front of a text. A completion ends with `<|end
 `<|end|>`; `generation_config.json` names both. The chat template knows the roles system, user and assistant.
 
 """
+DIFFERENCES = {
+    "isotoken-small": """The shipped weights differ from a fresh run in one more thing: when the tokenizer was trained and
+for the first 500 steps, the table named the capital of the United States "Washington D.C.", with the doubled full stops
+that came of it. A fresh tokenizer therefore differs in a few of its 4,096 tokens.""",
+    "isotoken-draft": """The shipped weights differ from a fresh run in what isotoken-small's do, and in one more thing: in
+steps 500 to 700 the teacher was isotoken-small before the last 300 of its own steps.""",
+}
 LIMITS = """## Limitations
 
 - It knows what is in its tables and nothing else. To most other questions it says that it does not know; to some it
   gives a wrong answer with confidence, usually a fact of the same shape. Do not use it as a source.
 - The tables simplify: one continent and one language for each country, usual English names, British spelling. The
   status of some countries and capitals is disputed; the tables follow common usage and take no side.
+- Of the skills measured on isotoken-small, it reads badly: asked who has what among a few people, it is wrong more often
+  than right. It miscounts and misspells at times. In a story it may give the helper the kind of the hero.
+- Persona, out of scope, how to and whole list are measured on questions that training asked, too; other wordings of
+  things it does not know often get a wrong answer.
+- Without the begin token, which every tokenizer of this folder adds by itself, some facts are not completed.
 - Sums were trained with results from 0 to 100, and times tables up to 12 times 10; beyond that the results are wrong.
 - Stories follow eight plots. Two stories of the same plot differ in names, places and things, not in their course.
 - English only. It follows no instruction beyond the kinds in `models/training/skills.py`.
@@ -69,6 +81,13 @@ how many tokens of a draft of {drafted} are then accepted per verification.
 | Text | Agreement | Accepted |
 | --- | ---: | ---: |
 """
+PERPLEXITY = """## Perplexity
+
+By token, on held-out documents, and along full contexts of 2,048 tokens packed with them.
+
+| Text | Perplexity |
+| --- | ---: |
+"""
 REPRODUCE = """## Training
 
     python -m isotoken.models.training --out models --work-dir SCRATCH --seed {seed}
@@ -78,8 +97,7 @@ REPRODUCE = """## Training
 The text is drawn afresh at each step from the seed and the step's number, so there is no data set to store, and a run
 that was stopped resumes from SCRATCH. Needs torch, transformers and a C++ compiler (`--no-compile` does without, and is
 slower). Another machine or another number of threads rounds differently, so its weights differ a little, and so do its
-measurements. The shipped weights differ from a fresh run in one more thing: for the first 500 steps the table named the
-capital of the United States "Washington D.C.", with the full stops that came of it.
+measurements. {differences}
 
 | | |
 | --- | --- |
@@ -118,21 +136,22 @@ def shares_table(title: str, found: dict[str, float]) -> str:
     )
 
 
-def measured(found: dict[str, Any]) -> str:
-    """Return the section of measurements that both cards have."""
-    positions = found["perplexity by position"].items()
-    return "\n\n".join(
-        [
-            MEASURED.format(many=len(all_facts())),
-            facts_table(found),
-            shares_table("Sums that are right", found["sums"]),
-            shares_table("Completions that end by themselves", found["ends by itself"]),
-            f"Held-out perplexity by token: {found['held-out perplexity']:.3f}.",
-            "Perplexity along a full context: "
-            + "; ".join(f"{name} {value:.3f}" for name, value in positions)
-            + ".\n\n",
-        ]
-    )
+def answers(found: dict[str, Any]) -> str:
+    """Return the section on facts, sums and endings."""
+    tables = [
+        facts_table(found),
+        shares_table("Sums that are right", found["sums"]),
+        shares_table("Chat answers that are right, by skill", found["skills"]),
+        shares_table("Completions that end by themselves", found["ends by itself"]),
+    ]
+    return "\n\n".join([MEASURED.format(many=len(all_facts())), *tables]) + "\n\n"
+
+
+def perplexity(found: dict[str, Any]) -> str:
+    """Return the section on perplexity."""
+    rows = {"held-out documents": found["held-out perplexity"], **found["perplexity by position"]}
+    lines = "\n".join(f"| {name} | {value:.3f} |" for name, value in rows.items())
+    return PERPLEXITY + lines + "\n\n"
 
 
 def speculation(found: dict[str, dict[str, float]]) -> str:
@@ -145,15 +164,17 @@ def training(folder: Path) -> str:
     """Return the section on training."""
     run = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return REPRODUCE.format(**config, **run, tokens=run["steps"] * run["step_tokens"] / 1e6)
+    return REPRODUCE.format(
+        **config, **run, tokens=run["steps"] * run["step_tokens"] / 1e6, differences=DIFFERENCES[folder.name]
+    )
 
 
 def card(folder: Path, summary: str) -> str:
     """Return the model card of a folder."""
     found = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    drafting = speculation(found["speculation"]) if "speculation" in found else ""
+    section = speculation(found["speculation"]) if "speculation" in found else answers(found)
     head = HEADER.format(name=folder.name, summary=summary)
-    return head + USE.format(name=folder.name) + drafting + measured(found) + training(folder) + LIMITS
+    return head + USE.format(name=folder.name) + section + perplexity(found) + training(folder) + LIMITS
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.plan.rate(self.step)
         value = loss(ids)
-        value.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(value)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
