@@ -44,11 +44,11 @@ The tokenizer puts `<|begin|>` in front of a text. A completion ends with `<|end
 
 """
 DIFFERENCES = {
-    "isotoken-small": """The shipped weights differ from a fresh run in one more thing: when the tokenizer was trained and
-for the first 500 steps, the table named the capital of the United States "Washington D.C.", with the doubled full stops
-that came of it. A fresh tokenizer therefore differs in a few of its 4,096 tokens.""",
-    "isotoken-draft": """The shipped weights differ from a fresh run in what isotoken-small's do, and in one more thing: in
-steps 500 to 700 the teacher was isotoken-small before the last 300 of its own steps.""",
+    "isotoken-small": """The shipped weights differ from a fresh run in one more thing: when the tokenizer was trained
+and for the first 500 steps, the table named the capital of the United States "Washington D.C.", with the doubled full
+stops that came of it. A fresh tokenizer therefore differs in a few of its 4,096 tokens.""",
+    "isotoken-draft": """The shipped weights differ from a fresh run in what isotoken-small's do, and in one more thing:
+in steps 500 to 700 the teacher was isotoken-small before the last 300 of its own steps.""",
 }
 LIMITS = """## Limitations
 
@@ -56,8 +56,8 @@ LIMITS = """## Limitations
   gives a wrong answer with confidence, usually a fact of the same shape. Do not use it as a source.
 - The tables simplify: one continent and one language for each country, usual English names, British spelling. The
   status of some countries and capitals is disputed; the tables follow common usage and take no side.
-- Of the skills measured on isotoken-small, it reads badly: asked who has what among a few people, it is wrong more often
-  than right. It miscounts and misspells at times. In a story it may give the helper the kind of the hero.
+- Of the skills measured on isotoken-small, it reads badly: asked who has what among a few people, it is wrong more
+  often than right. It miscounts and misspells at times. In a story it may give the helper the kind of the hero.
 - Persona, out of scope, how to and whole list are measured on questions that training asked, too; other wordings of
   things it does not know often get a wrong answer.
 - Without the begin token, which every tokenizer of this folder adds by itself, some facts are not completed.
