@@ -104,6 +104,9 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
     passed_over: list[str] = []
     found: dict[str, Backend] = {}
     for name in order:
+        if name not in plugins.backends:
+            passed_over.append(f"{name}: not installed")
+            continue
         try:
             found[name] = plugins.backends.get_factory(name)()
         except (PluginError, Unsupported) as error:
