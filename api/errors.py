@@ -30,6 +30,14 @@ class ContextLengthError(ParameterError):
         )
 
 
+class NoChatTemplate(ParameterError):
+    """A conversation was given to a model that has no chat template."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__("messages", model, "a model with a chat template")
+        self.args = (f"the model {model!r} has no chat template: complete a text instead, or give a chat_template",)
+
+
 class Overloaded(IsotokenError):
     """The queue is full. Try again after `retry_after` seconds."""
 

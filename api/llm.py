@@ -162,6 +162,8 @@ def _deltas(items: Iterator[JobDelta]) -> Iterator[GenerationDelta]:
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
     """Tell one prompt (a text, an object, a list of ids) from a list of them."""
+    if not isinstance(prompts, Mapping | Sequence):
+        raise ParameterError("prompts", prompts, "a text, token ids, an object with either, or a list of these")
     if isinstance(prompts, str | Mapping) or (prompts and isinstance(prompts[0], int)):
         return [prompts]  # type: ignore[list-item]
     return prompts  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from ..core.types import CheckpointError
 from .chat_template import ChatTemplate
 from .choice import Choice, TextDelta
 from .detokenizer import ByteDetokenizer, Detokenizer, Vocabulary, WindowDetokenizer
-from .errors import ParameterError
+from .errors import NoChatTemplate
 from .sampling_params import SamplingParams
 
 __all__ = ["Choice", "SamplingParams", "TextDelta", "TextModel"]
@@ -132,7 +132,7 @@ class TextModel:
         if name is None:  # some models have a second template for conversations with tools
             name = "tool_use" if (template_kwargs or {}).get("tools") and "tool_use" in self._sources else "default"
             if name not in self._sources:
-                raise ParameterError("messages", self.path.name, "a model with a chat template, or a chat_template")
+                raise NoChatTemplate(self.path.name)
         if name not in self._sources:
             return ChatTemplate(name, self.special_tokens)  # the caller's own: not kept
         if name not in self._templates:

@@ -91,13 +91,24 @@ def _reasons(targets: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> list
     return ["## Declared absences and exclusions", "", *lines] if lines else []
 
 
+def _report(path: str) -> dict[str, Any]:
+    """Read a report, for argparse. Raises ArgumentTypeError where the file holds something else."""
+    try:
+        report = json.loads(Path(path).read_bytes())
+    except ValueError:
+        report = None
+    if not isinstance(report, dict) or not {"suite_version", "isotoken_version", "targets"} <= report.keys():
+        raise argparse.ArgumentTypeError(f"{path} is not a conformance report")
+    return report
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the matrix of the report files named on the command line, or write it to a file."""
     parser = argparse.ArgumentParser(prog="isotoken conformance matrix", description=__doc__)
-    parser.add_argument("reports", nargs="+", type=Path, help="files written by --conformance-report")
+    parser.add_argument("reports", nargs="+", type=_report, help="files written by --conformance-report")
     parser.add_argument("--output", type=Path, help="write here instead of printing")
     args = parser.parse_args(argv)
-    text = matrix([json.loads(path.read_text()) for path in args.reports])
+    text = matrix(args.reports)
     if args.output:
         args.output.write_text(text)
     else:

@@ -96,15 +96,16 @@ class Registry(Mapping[str, Provider]):
         return self.kind.removesuffix("s").replace("_", " ")
 
     def _unknown(self, name: str) -> str:
-        message = f"unknown {self._noun} {name!r}; installed: {', '.join(self) or 'none'}"
-        if close := difflib.get_close_matches(name, self._claims, n=1):
-            message += f"; did you mean {close[0]!r}?"
-        for info in self._infos:
-            if info.error:
-                message += f"\nplugin {info.name!r} of {info.distribution} failed to load: {info.error}"
-                if name in info.name and info.traceback:
-                    message += f"\n{info.traceback}"
-        return message
+        failed = [info for info in self._infos if info.error]
+        if meant := [info for info in failed if name in info.name]:
+            message = f"no {self._noun} {name!r}"
+        else:
+            message = f"unknown {self._noun} {name!r}; installed: {', '.join(self) or 'none'}"
+            if close := difflib.get_close_matches(name, self._claims, n=1):
+                message += f"; did you mean {close[0]!r}?"
+        for info in meant or failed:
+            message += f"; plugin {info.name!r} of {info.distribution} failed to load: {info.error}"
+        return message + ("; `isotoken plugins --verbose` shows the traceback" if failed else "")
 
 
 class Plugins:
@@ -156,13 +157,13 @@ class Plugins:
             plugin = load()
             _check_api_version(name, plugin)
             self._manager.register(plugin, name)
-            self._manager.check_pending()
+            self._check_hooks(plugin)
             info.hooks = sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or [])
             for registry in self._registries():
                 if (hook := f"register_{registry.kind}") in info.hooks:
                     self._only(name, hook)(register=partial(_claim, claims, registry, info))
         except Exception as error:  # whatever a stranger's module raises is that plugin's failure, not the host's
-            info.error = f"{type(error).__name__}: {error}".splitlines()[0]
+            info.error = "; ".join(f"{type(error).__name__}: {error}".splitlines())
             info.traceback = traceback.format_exc()
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -172,6 +173,17 @@ class Plugins:
                 info.provides.append(f"{registry.kind.removesuffix('s').replace('_', ' ')} {claimed}")
         for registry in self._registries():
             registry._infos = self.infos
+
+    def _check_hooks(self, plugin: object) -> None:
+        """Raise for a hook that does not exist, and say which one may have been meant."""
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            known = [name for name, caller in vars(self._manager.hook).items() if caller.has_spec()]
+            for caller in self._manager.get_hookcallers(plugin) or []:
+                if not caller.has_spec() and (close := difflib.get_close_matches(caller.name, known, n=1)):
+                    raise PluginError(f"{error}; did you mean {close[0]!r}?") from error
+            raise
 
     def _only(self, name: str, hook: str) -> Callable[..., Any]:
         others = [p for n, p in self._manager.list_name_plugin() if n != name and p is not None]

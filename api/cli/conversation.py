@@ -46,9 +46,11 @@ class Conversation:
                     return
                 case ["/reset"]:
                     self._reset()
+                    print("a new conversation", file=sys.stderr)
                 case ["/system", text]:
                     self._system = text
                     self._reset()
+                    print("a new conversation with this system prompt", file=sys.stderr)
                 case [command, *_] if command.startswith("/") and "/" not in command[1:]:
                     print(f"no such command: {command}. {HELP}" if command != "/help" else HELP, file=sys.stderr)
                 case _:

@@ -46,7 +46,8 @@ def generate(
         printer = (
             _JsonPrinter(texts, local.info.backend) if as_json else _TextPrinter(texts if echo else [""] * len(texts))
         )
-        failed = _in_order(local.generate(jobs), len(jobs), printer)
+        with contextlib.closing(printer):
+            failed = _in_order(local.generate(jobs), len(jobs), printer)
     if failed:
         raise typer.Exit(1)
 
@@ -59,33 +60,41 @@ def _read_prompt() -> str:
 
 def _in_order(arriving: Iterator[JobDelta], num_jobs: int, printer: _Printer) -> bool:
     """Print the first unfinished job as it comes and keep what comes of later ones. True if a job failed."""
-    kept: list[list[GenerationDelta]] = [[] for _ in range(num_jobs)]
+    kept: list[list[JobDelta]] = [[] for _ in range(num_jobs)]
     failed = False
     current = 0
-    for job, delta, error in arriving:
-        if error is not None:
-            failed = True
-            typer.echo(f"isotoken: prompt {job + 1} failed: {error}", err=True)
-        kept[job].append(delta)
+    for arrived in arriving:
+        kept[arrived.job].append(arrived)
         while current < num_jobs and kept[current]:
-            first = kept[current].pop(0)
-            printer.add(current, first)
-            current += first.finish_reason is not None
+            job, delta, error = kept[current].pop(0)
+            printer.add(job, delta)
+            if error is not None:
+                failed = True
+                typer.echo(f"isotoken: prompt {job + 1} failed: {error}", err=True)
+            current += delta.finish_reason is not None
     return failed
 
 
 class _Printer(Protocol):
     def add(self, job: int, delta: GenerationDelta) -> None: ...
+    def close(self) -> None: ...
 
 
 class _TextPrinter:
     def __init__(self, starts: list[str]) -> None:
         self._starts = starts
+        self._last = "\n"
 
     def add(self, job: int, delta: GenerationDelta) -> None:
-        end = "" if delta.finish_reason is None else "\n"
-        print(self._starts[job] + delta.text, end=end, flush=True)
+        text = self._starts[job] + delta.text + ("" if delta.finish_reason is None else "\n")
+        print(text, end="", flush=True)
         self._starts[job] = ""
+        self._last = text[-1:] or self._last
+
+    def close(self) -> None:
+        """End a line that was left off, so that an error does not stick to it."""
+        if self._last != "\n":
+            print(flush=True)
 
 
 class _JsonPrinter:
@@ -108,3 +117,6 @@ class _JsonPrinter:
         }
         print(json.dumps(line, ensure_ascii=False), flush=True)
         self._text, self._token_ids = "", []
+
+    def close(self) -> None:
+        """Nothing is printed before it is whole."""

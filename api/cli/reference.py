@@ -15,7 +15,7 @@ _INTRODUCTION = """# Command line
 
 What a command prints for use by others goes to standard output, everything else to standard error. Exit codes: 0 well,
 1 failed, 2 wrong usage, 130 interrupted. An error is one line; `--debug`, before or after the command, or
-`ISOTOKEN_DEBUG=1` adds the traceback."""
+`ISOTOKEN_DEBUG=1` adds the traceback. That of a plugin that failed to load is shown by `isotoken plugins --verbose`."""
 
 
 def render() -> str:

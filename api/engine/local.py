@@ -130,7 +130,7 @@ class _EngineThread(threading.Thread):
         self._inbox: queue.SimpleQueue[_Submission | str | None] = queue.SimpleQueue()  # str: abort; None: stop
         self._sinks: dict[str, Sink] = {}
         self._names = (str(n) for n in itertools.count())
-        self._failure = "it was closed"
+        self._failure: Exception | None = None
 
     # --- called by others -----------------------------------------------------------------------
 
@@ -157,7 +157,12 @@ class _EngineThread(threading.Thread):
                 return sink.get(timeout=CHECK_S)
             except queue.Empty:
                 if not self.is_alive() and sink.empty():
-                    raise EngineFailed(f"the engine has ended: {self._failure}") from None
+                    raise EngineFailed(f"the engine has ended: {self._why()}") from self._failure
+
+    def _why(self) -> str:
+        if self._failure is None:
+            return "it was closed"
+        return f"{type(self._failure).__name__}: {self._failure}".removesuffix(": ")
 
     # --- the thread -----------------------------------------------------------------------------
 
@@ -176,7 +181,7 @@ class _EngineThread(threading.Thread):
         try:
             self._serve(built.engine)
         except Exception as error:
-            self._failure = str(error) or type(error).__name__
+            self._failure = error
         finally:
             built.engine.close()
 

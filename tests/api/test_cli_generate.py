@@ -72,6 +72,51 @@ def test_generate_refuses_a_prompt_beyond_the_context(generate: Run) -> None:
     assert "maximum context length is 64 tokens" in done.stderr
 
 
+BOOM = """
+from isotoken.plugins.hookspecs import hookimpl
+
+ISOTOKEN_API = "1.0"
+
+class Boom:
+    def __init__(self, context):
+        self.steps = 0
+
+    def propose(self, requests):
+        self.steps += 1
+        if self.steps > 3:
+            raise RuntimeError("boom")
+        return [[] for _ in requests]
+
+    def release(self, request_id):
+        pass
+
+    def close(self):
+        pass
+
+@hookimpl
+def register_drafters(register):
+    register("boom", Boom)
+"""
+
+
+def test_generate_says_which_plugin_ended_the_engine(
+    generate: Run, expected: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "boom.py").write_text(BOOM)
+    info = tmp_path / "boom-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: boom\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[isotoken]\nboom = boom\n")
+    done = generate("--drafter", "boom", "--debug", "The quick", PYTHONPATH=str(tmp_path))
+    streamed = done.stdout.removesuffix("\n")
+    assert streamed
+    assert done.stdout == streamed + "\n"  # the error does not stick to what came
+    assert expected("The quick").startswith(streamed)
+    assert done.stderr.splitlines()[-1] == "isotoken: the engine has ended: RuntimeError: boom"
+    assert f"{tmp_path / 'boom.py'}" in done.stderr  # --debug shows the plugin's frame
+    assert done.returncode == 1
+
+
 def test_chat_remembers_the_conversation(command: Run, model_dir: Path, expected: Callable[..., str]) -> None:
     done = command(
         "chat", str(model_dir), "--backend", "reference", "--max-tokens", "12", "--system", "Be brief.",
@@ -81,6 +126,7 @@ def test_chat_remembers_the_conversation(command: Run, model_dir: Path, expected
     first = expected(messages)
     more = [{"role": "assistant", "content": first}, {"role": "user", "content": "three"}]
     assert done.stdout == f"{first}\n{expected([*messages, *more])}\n{first}\n"
+    assert "a new conversation" in done.stderr
     assert done.returncode == 0
 
 
@@ -90,6 +136,7 @@ def test_chat_takes_a_system_prompt_on_the_way(command: Run, model_dir: Path, ex
     )
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one two"}]
     assert done.stdout == expected(messages) + "\n"
+    assert "a new conversation with this system prompt" in done.stderr
 
 
 def test_chat_goes_on_after_a_message_that_it_cannot_answer(

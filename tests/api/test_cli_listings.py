@@ -55,6 +55,12 @@ def test_plugins_verbose_has_the_traceback(command: Run, broken_plugin: Path) ->
     assert str(broken_plugin / "breaks.py") in done.stdout
 
 
+def test_asking_for_a_failed_plugin_says_why_in_one_line(command: Run, broken_plugin: Path) -> None:
+    done = command("generate", "--backend", "breaks", "x", PYTHONPATH=str(broken_plugin))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "No module named 'no_such_engine'; `isotoken plugins --verbose` shows" in done.stderr
+
+
 def test_plugins_as_json(command: Run, broken_plugin: Path) -> None:
     report = json.loads(command("plugins", "--json", PYTHONPATH=str(broken_plugin)).stdout)
     by_name = {plugin["name"]: plugin for plugin in report["plugins"]}
@@ -96,3 +102,12 @@ def test_conformance_matrix_needs_reports(command: Run) -> None:
     done = command("conformance", "matrix")
     assert done.returncode == 2
     assert "matrix" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "not JSON"])
+def test_conformance_matrix_refuses_other_files(command: Run, tmp_path: Path, content: str) -> None:
+    (tmp_path / "e.json").write_text(content)
+    done = command("conformance", "matrix", str(tmp_path / "e.json"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "e.json is not a conformance report" in done.stderr
+    assert "Traceback" not in done.stderr

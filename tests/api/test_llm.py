@@ -127,6 +127,8 @@ def test_what_cannot_be_is_said_before_anything_runs(llm: LLM) -> None:
         llm.generate(["a", "b"], [GREEDY])
     with pytest.raises(ParameterError, match="prompt"):
         llm.generate({"text": "a"}, GREEDY)
+    with pytest.raises(ParameterError, match="prompts = 5 is not allowed: a text"):
+        llm.generate(5, GREEDY)  # type: ignore[arg-type]
 
 
 def test_a_model_that_cannot_be_loaded_says_why(model_dir: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_template_may_stand_in_for_the_models_own(model_dir: Path, tmp_path: P
 
 def test_a_model_without_a_template_says_so(model_dir: Path, tmp_path: Path) -> None:
     text = TextModel.load(copy_model(model_dir, tmp_path / "m", "tokenizer_config.json"))
-    with pytest.raises(ParameterError, match="chat template"):
+    with pytest.raises(ParameterError, match="the model 'm' has no chat template"):
         text.render_chat(CHAT)
 
 

@@ -108,12 +108,16 @@ def test_a_misspelt_hook_is_an_error(site: Path) -> None:
     install(site, "isotoken-typo", "typo", GOOD.replace("register_schedulers", "register_shedulers"))
     info = info_of(Plugins.load(), "typo")
     assert "register_shedulers" in info.error
+    assert info.error.endswith("did you mean 'register_schedulers'?")
     assert info.provides == []
 
 
 def test_a_hook_with_a_misspelt_argument_is_an_error(site: Path) -> None:
     install(site, "isotoken-typo", "typo", GOOD.replace("(register)", "(registrar)"))
-    assert "registrar" in info_of(Plugins.load(), "typo").traceback
+    info = info_of(Plugins.load(), "typo")
+    assert "registrar" in info.traceback
+    assert "registrar" in info.error  # the reason, which pluggy tells in its third line
+    assert "\n" not in info.error
 
 
 def test_a_failed_import_is_remembered_with_its_traceback_and_harms_nobody(site: Path) -> None:
@@ -127,10 +131,19 @@ def test_a_failed_import_is_remembered_with_its_traceback_and_harms_nobody(site:
 
 
 def test_asking_for_a_failed_plugin_says_why(site: Path) -> None:
+    install(site, "isotoken-broken", "mytorch", "import no_such_engine\n")
+    with pytest.raises(PluginError) as refused:
+        Plugins.load().backends.get_factory("mytorch")
+    assert str(refused.value) == (
+        "no backend 'mytorch'; plugin 'mytorch' of isotoken-broken failed to load: "
+        "ModuleNotFoundError: No module named 'no_such_engine'; `isotoken plugins --verbose` shows the traceback"
+    )
+
+
+def test_an_unknown_name_tells_of_failed_plugins_that_may_have_claimed_it(site: Path) -> None:
     install(site, "isotoken-broken", "broken", "import no_such_engine\n")
-    with pytest.raises(PluginError, match="no_such_engine") as refused:
-        Plugins.load().backends.get_factory("broken")
-    assert "Traceback" in str(refused.value)
+    with pytest.raises(PluginError, match=r"unknown backend 'other'; installed: .*torch.*no_such_engine.*--verbose"):
+        Plugins.load().backends.get_factory("other")
 
 
 def test_an_exception_while_registering_takes_back_every_claim(site: Path) -> None:

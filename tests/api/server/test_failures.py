@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from isotoken.api.errors import ContextLengthError, EngineFailed, NotReady, Overloaded, ParameterError
+from isotoken.api.errors import ContextLengthError, EngineFailed, NoChatTemplate, NotReady, Overloaded, ParameterError
 from isotoken.api.server.errors import ApiError, ClientGone, failure_of, renamed
 from isotoken.api.server.metrics import TokenRate
 from isotoken.api.server.rates import SlidingWindow
@@ -44,6 +44,14 @@ def test_failures(error: Exception, status: int, tgi_status: int, kind: str, tgi
     assert (failure.status, body["type"], body["code"]) == (status, kind, code)
     assert (failure.tgi_status, failure.tgi()["error_type"]) == (tgi_status, tgi_kind)
     assert "secret" not in body["message"]  # what is unknown is logged, not told
+
+
+def test_a_model_without_a_chat_template_has_a_remedy() -> None:
+    told = failure_of(NoChatTemplate("rl")).openai()["error"]
+    assert (told["param"], told["code"]) == ("messages", "invalid_value")
+    assert told["message"] == (
+        "the model 'rl' has no chat template: use /v1/completions, or start the server with --chat-template FILE"
+    )
 
 
 def test_headers_tell_clients_when_to_come_again() -> None:
