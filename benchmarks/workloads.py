@@ -42,7 +42,7 @@ def make_workload(name: str, repetition: int) -> Workload:
     """Return a workload with prompts of its own for each repetition, so that no prefix cache helps across them.
 
     W1: one stream, 128 in, 128 out. W2: 32 requests, 128 in, 64 out. W3: 64 ragged requests, 16..256 in, 8..128 out
-    (the same lengths in every repetition), 32 at a time. W4: 32 requests that share 512 tokens, 16 more in, 16 out.
+    (the same lengths in every repetition), all at once. W4: 32 requests that share 512 tokens, 16 more in, 16 out.
     """
     rng = random.Random(f"{name}/{repetition}")
     if name == "W1":
@@ -52,7 +52,7 @@ def make_workload(name: str, repetition: int) -> Workload:
     if name == "W3":
         lengths = random.Random("W3 lengths")
         shapes = [(lengths.randint(16, 256), lengths.randint(8, 128)) for _ in range(64)]
-        return Workload(name, [Task(_ids(rng, num_in), num_out) for num_in, num_out in shapes], 32)
+        return Workload(name, [Task(_ids(rng, num_in), num_out) for num_in, num_out in shapes], 64)
     if name == "W4":
         shared = _ids(rng, 512)
         return Workload(name, [Task(shared + _ids(rng, 16), 16) for _ in range(32)], 32)

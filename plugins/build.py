@@ -121,9 +121,10 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
         where = "a CUDA device is here" if name in on_gpu else "the first installed for the CPU"
         reasons.append(f"backend {name}: {where} (order {', '.join(AUTO_ORDER['cuda' if name in on_gpu else 'cpu'])})")
         return name, found[name]
+    passed_over += [f"{name}: no {device} device that it could use is here" for name in found]
     raise Unsupported(
         f"no engine is installed that runs on device {config.device!r} ({'; '.join(passed_over)}). "
-        "Install one: pip install 'isotoken[torch]'; or use --backend reference (plain numpy, slow)"
+        "Install PyTorch (pip install torch), or choose the backend reference (plain numpy, slow)"
     )
 
 

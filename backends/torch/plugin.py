@@ -25,7 +25,7 @@ def load_backend() -> Backend:
         from ...core.types import Unsupported  # noqa: PLC0415
 
         raise Unsupported(
-            f"backend torch: PyTorch cannot be imported ({error}); install it with: pip install 'isotoken[torch]'"
+            f"backend torch: PyTorch cannot be imported ({error}); install it with: pip install torch"
         ) from error
     from .backend import TorchBackend  # noqa: PLC0415
 

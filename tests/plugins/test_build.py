@@ -114,8 +114,13 @@ def test_auto_passes_over_an_engine_that_cannot_be_imported() -> None:
 
 def test_auto_says_what_is_missing_where_nothing_fits() -> None:
     broken = Unsupported("PyTorch cannot be imported")
-    with pytest.raises(Unsupported, match=r"PyTorch cannot be imported.*pip install.*--backend reference"):
+    with pytest.raises(Unsupported, match=r"PyTorch cannot be imported.*pip install torch.*backend reference"):
         choose(only(torch=broken, reference=Stub()))
+
+
+def test_auto_says_that_the_device_asked_for_is_not_here() -> None:
+    with pytest.raises(Unsupported, match="torch: no cuda device that it could use is here"):
+        choose(only(torch=Stub(devices=frozenset({"cpu"}))), device="cuda")
 
 
 def test_auto_asked_for_cuda_does_not_fall_back_to_the_cpu() -> None:
