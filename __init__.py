@@ -17,7 +17,7 @@ _LAZY = {"LLM": "isotoken.api.llm", "SamplingParams": "isotoken.api.text"}
 def __getattr__(name: str) -> Any:
     """Import the public names on first use, so that `import isotoken` stays light."""
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  (a fifth of the import's time)
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  (slower to import than all else here)
 
         try:
             return version("isotoken")

@@ -131,9 +131,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.share > 1:
         workloads = [small(workload, args.share) for workload in workloads]
     figures = compare(engines, workloads)
+    counted = "one round after a warm-up" if args.rounds == 1 else f"median of {args.rounds} interleaved rounds"
     caption = (
         f"torch backend, bfloat16, {args.threads} CPU threads, bench-{args.size}; {len(workloads[0].tasks)} requests "
-        f"at once, 16 to 256 tokens in, 8 to 128 out; median of {args.rounds} interleaved rounds"
+        f"at once, 16 to 256 tokens in, 8 to 128 out; {counted}"
     )
     draw(figures, args.docs / "images" / "schedulers.svg", caption)
     snippet = f"## Schedulers\n\n{table(figures)}\n\n![Schedulers compared](images/schedulers.svg)\n\n{caption}.\n"
