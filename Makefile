@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= torch,test,dev
+EXTRAS ?= torch,onnxruntime,test,dev
 JOBS ?= 2
 PYTEST_ARGS ?=
 

@@ -20,6 +20,11 @@ class Unavailable:
 
 Support = Literal[True] | Unavailable
 
+Aspect = Literal["company", "placement", "chunking", "threads", "recomputation"]
+"""What the bits of a logit may or may not depend on: the other requests of the batch; the row or blocks and their place
+in the batch; how a prompt was cut into chunks; the number of threads; whether a position was first computed as part of a
+prompt or as a decode (so whether a preempted request goes on bit by bit)."""
+
 
 def unsupported(reason: str) -> Unavailable:
     """Declare that the runtime cannot do this, and why."""
@@ -48,6 +53,7 @@ class Capabilities:
     batch_invariant: Support = field(  # logits of a position bitwise equal however it was computed
         default_factory=lambda: not_implemented("bitwise batch invariance is not claimed")
     )
+    invariant_to: frozenset[Aspect] = frozenset()  # the aspects of it that hold where batch_invariant is absent
 
 
 @dataclass(frozen=True, slots=True)

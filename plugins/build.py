@@ -42,7 +42,7 @@ class EngineConfig:
     num_blocks: int = 0  # 0: from memory_fraction
     memory_fraction: float = 0.9
     scheduler: str = "continuous"
-    kv_cache: str = "paged"
+    kv_cache: str = "auto"  # contiguous for a runner that keeps a whole request in one block, else paged
     sampler: str = "auto"  # the runner's own, else the host's
     drafter: str = "none"
     draft_model: str | None = None  # a folder; implies drafter "model"
@@ -85,10 +85,9 @@ def build_engine(
     reasons: list[str] = []
     name, backend = choose_backend(config, plugins, reasons)
     runner_config = _runner_config(config, name, backend.capabilities, checkpoint, plugins, reasons)
-    prefix_caching = _prefix_caching(config, name, backend.capabilities, _whole_rows(config, plugins), reasons)
     runner = backend.load(checkpoint, runner_config)
     try:
-        engine = _assemble(config, plugins, backend, runner, runner_config, prefix_caching, publish)
+        engine = _assemble(config, plugins, name, backend, runner, runner_config, publish, reasons)
     except BaseException:
         runner.close()
         raise
@@ -165,7 +164,7 @@ def _runner_config(
     _require(name, "chunked prefill (which every scheduler here uses)", can.chunked_prefill)
     if config.drafter != "none" or config.draft_model is not None:
         _require(name, "speculative decoding", can.speculative)
-    whole_rows = _whole_rows(config, plugins)
+    whole_rows = config.kv_cache != "auto" and _whole_rows(config.kv_cache, plugins)
     max_model_len = config.max_model_len or checkpoint.spec.max_position_embeddings
     return RunnerConfig(
         dtype=dtype,
@@ -185,9 +184,19 @@ def _runner_config(
     )
 
 
-def _whole_rows(config: EngineConfig, plugins: Plugins) -> bool:
+def _kv_cache(config: EngineConfig, name: str, info: RunnerInfo, reasons: list[str]) -> str:
+    """Return the KV cache's name: for "auto" the one that suits the runner's blocks."""
+    if config.kv_cache != "auto":
+        return config.kv_cache
+    if info.block_size < info.max_model_len:
+        return "paged"
+    reasons.append(f"kv_cache contiguous: backend {name} keeps each request in one row of {info.block_size} tokens")
+    return "contiguous"
+
+
+def _whole_rows(kv_cache: str, plugins: Plugins) -> bool:
     """Whether the KV cache wants blocks of max_model_len, as its factory says."""
-    return bool(getattr(plugins.kv_caches.get_factory(config.kv_cache), "whole_rows", False))
+    return bool(getattr(plugins.kv_caches.get_factory(kv_cache), "whole_rows", False))
 
 
 def _prefix_caching(config: EngineConfig, name: str, can: Capabilities, whole_rows: bool, reasons: list[str]) -> bool:
@@ -201,14 +210,17 @@ def _prefix_caching(config: EngineConfig, name: str, can: Capabilities, whole_ro
 def _assemble(
     config: EngineConfig,
     plugins: Plugins,
+    name: str,
     backend: Backend,
     runner: ModelRunner,
     runner_config: RunnerConfig,
-    prefix_caching: bool,
     publish: Callable[[list[RequestOutput]], None],
+    reasons: list[str],
 ) -> Engine:
-    info = runner.info
-    kv_cache = plugins.kv_caches.get_factory(config.kv_cache)(info, KVCacheConfig(prefix_caching=prefix_caching))
+    info, can = runner.info, backend.capabilities
+    kv_name = _kv_cache(config, name, info, reasons)
+    prefix_caching = _prefix_caching(config, name, can, _whole_rows(kv_name, plugins), reasons)
+    kv_cache = plugins.kv_caches.get_factory(kv_name)(info, KVCacheConfig(prefix_caching=prefix_caching))
     scheduler = plugins.schedulers.get_factory(config.scheduler)(kv_cache, SchedulerConfig.from_info(info))
     return Engine(
         runner,
@@ -218,7 +230,7 @@ def _assemble(
         drafter=_drafter(config, plugins, backend, info, runner_config),
         publish=publish,
         on_step=_StepHook(plugins),
-        prompt_logprobs=backend.capabilities.prompt_logprobs,
+        prompt_logprobs=can.prompt_logprobs,
     )
 
 

@@ -87,7 +87,7 @@ class EngineFlags:
         int, flag(_MEMORY, "Logits rows in one step. 0: the backend's choice.", metavar="N", least=0)
     ] = 0
     scheduler: Annotated[str, flag(_MEMORY, "continuous, static, naive, ...", metavar="NAME")] = "continuous"
-    kv_cache: Annotated[str, flag(_MEMORY, "paged, contiguous, ...", metavar="NAME")] = "paged"
+    kv_cache: Annotated[str, flag(_MEMORY, "paged, contiguous, ... auto: what suits the backend.", metavar="NAME")] = "auto"
     kv_cache_dtype: Annotated[str, flag(_MEMORY, "What keys and values are stored in.", metavar="NAME")] = "auto"
     block_size: Annotated[int, flag(_MEMORY, "Tokens in a block of the cache.", metavar="N", least=1)] = 16
     num_blocks: Annotated[

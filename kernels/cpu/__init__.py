@@ -1,0 +1,1 @@
+"""Kernels for the CPU, each beside a plain numpy twin with the same signature."""
