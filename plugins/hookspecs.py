@@ -12,7 +12,7 @@ from ..core.capabilities import Exclusion
 from ..core.types import StepStats
 
 PROJECT = "isotoken"
-API_VERSION = "1.0"
+API_VERSION = "1.1"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

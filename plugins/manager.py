@@ -13,7 +13,8 @@ from typing import Any
 import pluggy
 
 from . import hookspecs
-from .hookspecs import API_VERSION, PROJECT
+from .api_version import misfit, stated_in_source
+from .hookspecs import PROJECT
 
 Factory = Callable[..., Any]
 
@@ -121,12 +122,12 @@ class Plugins:
     def load(cls, extra: Iterable[tuple[str, object]] = ()) -> Plugins:
         """Load every plugin of the entry-point group "isotoken", then the given (name, module or object) pairs.
 
-        A plugin that fails to import, misspells a hook or was written for another major API version is remembered
-        with its traceback, never dropped in silence, and does not keep the others from loading.
+        A plugin that fails to import, misspells a hook or needs another plugin API (api_version.py) is remembered with
+        its traceback, never dropped in silence, and does not keep the others from loading.
         """
         plugins = cls()
         for entry in sorted(entry_points(group=PROJECT), key=lambda e: e.name):
-            plugins._add(entry.name, *_origin(entry), entry.load)
+            plugins._add(entry.name, *_origin(entry), partial(_import, entry))
         for name, plugin in extra:
             plugins._add(name, "(given in code)", "", partial(_identity, plugin))
         return plugins
@@ -155,7 +156,8 @@ class Plugins:
         claims: list[tuple[Registry, str, Provider]] = []
         try:
             plugin = load()
-            _check_api_version(name, plugin)
+            if (reason := misfit(name, distribution, getattr(plugin, "ISOTOKEN_API", None))) is not None:
+                raise PluginError(reason)
             self._manager.register(plugin, name)
             self._check_hooks(plugin)
             info.hooks = sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or [])
@@ -202,17 +204,15 @@ def _claim(
     claims.append((registry, name, Provider(factory, info.name, info.distribution, description)))
 
 
-def _check_api_version(name: str, plugin: object) -> None:
-    written_for = getattr(plugin, "ISOTOKEN_API", None)
-    if not isinstance(written_for, str):
-        raise PluginError(
-            f"plugin {name!r} must state the plugin API that it was written for: ISOTOKEN_API = {API_VERSION!r}"
-        )
-    if written_for.split(".")[0] != API_VERSION.split(".")[0]:
-        raise PluginError(
-            f"plugin {name!r} was written for plugin API {written_for}, this isotoken has {API_VERSION}: "
-            "install a version of the plugin (or of isotoken) with the same major number"
-        )
+def _import(entry: EntryPoint) -> object:
+    """Import a plugin's module. Where that fails and the module states another API, that is the reason told."""
+    try:
+        return entry.load()
+    except Exception as error:
+        stated = stated_in_source(entry.module)
+        if stated is None or (reason := misfit(entry.name, _origin(entry)[0], stated)) is None:
+            raise
+        raise PluginError(reason) from error
 
 
 def _origin(entry: EntryPoint) -> tuple[str, str]:

@@ -153,22 +153,6 @@ def test_an_exception_while_registering_takes_back_every_claim(site: Path) -> No
     assert "lottery" not in set(plugins.schedulers)
 
 
-@pytest.mark.parametrize(
-    ("stated", "expected"),
-    [('"9.0"', "written for plugin API 9.0"), ("None", "must state the plugin API"), ("1", "must state")],
-)
-def test_another_major_api_version_is_refused(site: Path, stated: str, expected: str) -> None:
-    install(site, "isotoken-old", "old", GOOD.replace('"1.0"', stated, 1))
-    plugins = Plugins.load()
-    assert expected in info_of(plugins, "old").error
-    assert "lottery" not in set(plugins.schedulers)
-
-
-def test_another_minor_api_version_is_welcome(site: Path) -> None:
-    install(site, "isotoken-new", "new", GOOD.replace('"1.0"', '"1.7"', 1))
-    assert "lottery" in set(Plugins.load().schedulers)
-
-
 def test_an_unknown_name_lists_what_there_is_and_the_nearest() -> None:
     with pytest.raises(PluginError, match=r"unknown scheduler 'continous'; installed: .*continuous") as refused:
         Plugins.load().schedulers.get_factory("continous")
