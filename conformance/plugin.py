@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 SUITE = Path(__file__).resolve().parent
+HTTP = "isotoken-conformance-http"  # the plugin of a run over a server, which has its own tests
 _CHOICES = {
     "backend": "backend to test, by the name it is registered under; may be repeated",
     "device": "device to test on, such as cpu or cuda (default: the fastest that the backend declares)",
@@ -59,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "isotoken_spec(*numbers): behaviours of the conformance suite that a test proves"
     )
     config.addinivalue_line("markers", "isotoken_requires(*capabilities): capabilities that a conformance test needs")
-    if _asked(config):
+    if _asked(config) and not config.pluginmanager.has_plugin(HTTP):
         from . import session  # noqa: PLC0415  (a run without the suite must not pay for it)
 
         session.start(config)
@@ -67,4 +68,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Keep the suite out of runs that did not ask for it, such as `pytest .` in its own repository."""
+    if collection_path == SUITE / "http":
+        return None if config.pluginmanager.has_plugin(HTTP) else True
     return True if collection_path == SUITE and not _asked(config) else None

@@ -61,7 +61,7 @@ class Collector:
             if report.when != "call" and report.outcome == "passed":
                 continue
             found = json.loads(str(text))
-            outcome, reason = _outcome(report)
+            outcome, reason = outcome_of(report)
             if outcome == "absent":
                 self._absent.add(report.nodeid)
             if report.when == "call":
@@ -99,13 +99,14 @@ class Collector:
             described | {"numbers": asdict(self._tallies[name]), "behaviours": self._behaviours(name)}
             for name, described in self._described.items()
         ]
-        return {"suite_version": SUITE_VERSION, "isotoken_version": _version(), "targets": targets}
+        return {"suite_version": SUITE_VERSION, "isotoken_version": version_of_isotoken(), "targets": targets}
 
     def _behaviours(self, target: str) -> dict[str, dict[str, Any]]:
-        return {number: _verdict(self._outcomes[target].get(number, [])) for number in behaviours()}
+        return {number: verdict_of(self._outcomes[target].get(number, [])) for number in behaviours()}
 
 
-def _outcome(report: pytest.TestReport) -> tuple[str, str]:
+def outcome_of(report: pytest.TestReport) -> tuple[str, str]:
+    """Say in one word how a test ended, with the reason where it did not run or was known to fail."""
     if hasattr(report, "wasxfail") and report.skipped:
         return "excluded", str(report.wasxfail)
     if report.skipped:
@@ -114,7 +115,7 @@ def _outcome(report: pytest.TestReport) -> tuple[str, str]:
     return report.outcome, ""
 
 
-def _verdict(outcomes: list[tuple[str, str]]) -> dict[str, Any]:
+def verdict_of(outcomes: list[tuple[str, str]]) -> dict[str, Any]:
     """One word for all tests of a behaviour, the worst that was said of any, and the reasons for what did not pass."""
     words = [word for word, _ in outcomes]
     worst = next((word for word in _WORST_FIRST if word in words), "not run")
@@ -133,7 +134,8 @@ def _numbers(name: str, tally: Tally, found: Mapping[str, Mapping[str, Any]]) ->
     )
 
 
-def _version() -> str:
+def version_of_isotoken() -> str:
+    """Return the installed version."""
     try:
         return version("isotoken")
     except PackageNotFoundError:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-_LINE = re.compile(r"^- \*\*([A-Z]{3}-\d+)\*\* (.+?)(?=^- |^#|\Z)", re.MULTILINE | re.DOTALL)
+_LINE = re.compile(r"^- \*\*([A-Z]{3,4}-\d+)\*\* (.+?)(?=^- |^#|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def spec(*behaviours: str) -> pytest.MarkDecorator:
@@ -22,7 +22,18 @@ def requires(*capabilities: str) -> pytest.MarkDecorator:
 
 
 @lru_cache
-def behaviours() -> dict[str, str]:
-    """Every numbered behaviour of SPEC.md with its sentence."""
+def _all() -> dict[str, str]:
     text = (Path(__file__).parent / "SPEC.md").read_text()
     return {number: " ".join(sentence.split()) for number, sentence in _LINE.findall(text)}
+
+
+@lru_cache
+def behaviours() -> dict[str, str]:
+    """Every numbered behaviour of a backend in SPEC.md with its sentence."""
+    return {number: sentence for number, sentence in _all().items() if not number.startswith("HTTP-")}
+
+
+@lru_cache
+def http_behaviours() -> dict[str, str]:
+    """Every numbered behaviour of a running server in SPEC.md with its sentence."""
+    return {number: sentence for number, sentence in _all().items() if number.startswith("HTTP-")}
