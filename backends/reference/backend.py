@@ -8,6 +8,7 @@ from ...core.capabilities import Capabilities
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo
 from ...core.types import Unsupported
+from .layers import blas_linear, linear
 from .runner import ReferenceRunner
 from .weights import load_weights
 
@@ -16,6 +17,9 @@ CAPABILITIES = Capabilities(
     devices=frozenset({"cpu"}),
     batch_invariant=True,  # layers.py says how
 )
+LINEAR = {"ordered": linear, "blas": blas_linear}
+"""For --option sums=...: ordered is what the declared batch_invariant rests on; blas is many times faster."""
+
 DEFAULT_NUM_LOGITS = 256  # enough to score a prompt in a few steps
 DEFAULT_KV_CACHE_BYTES = 2**30  # at most, when num_blocks is left open
 
@@ -31,7 +35,8 @@ class ReferenceBackend:
         info = plan(checkpoint, config)
         weights = load_weights(checkpoint, info.dtype)
         weight_bytes = sum(array.nbytes for array in weights.values())
-        return ReferenceRunner(checkpoint.spec, weights, replace(info, weight_bytes=weight_bytes))
+        info = replace(info, weight_bytes=weight_bytes)
+        return ReferenceRunner(checkpoint.spec, weights, info, LINEAR[config.options.get("sums", "ordered")])
 
 
 def plan(checkpoint: Checkpoint, config: RunnerConfig) -> RunnerInfo:
@@ -72,8 +77,10 @@ def _check(config: RunnerConfig) -> None:
         raise Unsupported(f"backend reference keeps K/V in the compute dtype, not in {config.kv_cache_dtype!r}")
     if config.tensor_parallel_size != 1:
         raise Unsupported(f"backend reference runs in one process (tensor_parallel_size {config.tensor_parallel_size})")
-    if config.options:
-        raise ValueError(f"backend reference has no option {next(iter(config.options))!r}; it has none at all")
+    for key, choice in config.options.items():
+        if key != "sums" or choice not in LINEAR:
+            only = f"its only one is sums={'|'.join(LINEAR)}"
+            raise ValueError(f"backend reference has no option {key}={choice!r}; {only}")
     sizes = {
         "max_num_seqs": config.max_num_seqs,
         "max_num_batched_tokens": config.max_num_batched_tokens,

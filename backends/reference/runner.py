@@ -7,7 +7,7 @@ import numpy as np
 from ...core.batch import Batch
 from ...core.decoder_spec import DecoderSpec, LayerSpec, RopeSpec, inverse_frequencies
 from ...core.interfaces import RunnerInfo, Sampler
-from .layers import ACTIVATIONS, Array, attend, linear, rms_norm, rotate, route, softcap
+from .layers import ACTIVATIONS, Array, Linear, attend, linear, rms_norm, rotate, route, softcap
 from .weights import Weights, within
 
 Rotations = dict[RopeSpec, tuple[Array, Array]]  # cos and sin [T, rotary_dim / 2] for the positions of one batch
@@ -18,9 +18,10 @@ class ReferenceRunner:
 
     sampler: Sampler | None = None  # the host's
 
-    def __init__(self, spec: DecoderSpec, weights: Weights, info: RunnerInfo) -> None:
+    def __init__(self, spec: DecoderSpec, weights: Weights, info: RunnerInfo, linear: Linear = linear) -> None:
         self.spec = spec
         self.info = info
+        self._linear = linear
         self._weights = weights
         self._layers = [within(weights, f"layers.{i}.") for i in range(spec.num_layers)]
         shape = (spec.num_layers, info.num_blocks, info.block_size, spec.num_kv_heads, spec.head_dim)
@@ -39,7 +40,7 @@ class ReferenceRunner:
         for i in range(self.spec.num_layers):
             x = self._layer(i, x, rotations, batch)
         x = self._norm(x[batch.logits_indices], self._weights["norm"])
-        logits = linear(x, self._weights["lm_head"]) * self.spec.logits_scale
+        logits = self._linear(x, self._weights["lm_head"]) * self.spec.logits_scale
         return softcap(logits, self.spec.logits_softcap)
 
     def close(self) -> None:
@@ -71,7 +72,7 @@ class ReferenceRunner:
         """Write this step's keys and values, then let each query look back over its request's blocks."""
         spec, layer, weights = self.spec, self.spec.layers[i], self._layers[i]
         query = self._heads(x, weights, "q", layer, rotations)
-        value = linear(x, weights["v_proj"], weights.get("v_proj.bias"))
+        value = self._linear(x, weights["v_proj"], weights.get("v_proj.bias"))
         slots = divmod(batch.slot_mapping, self.info.block_size)
         self._keys[i][slots] = self._heads(x, weights, "k", layer, rotations)
         self._values[i][slots] = value.reshape(len(x), -1, spec.head_dim)
@@ -85,11 +86,11 @@ class ReferenceRunner:
                 start = 0 if layer.sliding_window is None else max(0, stop - layer.sliding_window)
                 seen = slice(start, stop)
                 out[t] = attend(query[t], keys[seen], values[seen], spec.attention_scale, spec.attention_softcap)
-        return linear(out.reshape(len(x), -1), weights["o_proj"], weights.get("o_proj.bias"))
+        return self._linear(out.reshape(len(x), -1), weights["o_proj"], weights.get("o_proj.bias"))
 
     def _heads(self, x: Array, weights: Weights, which: str, layer: LayerSpec, rotations: Rotations) -> Array:
         """Project to queries or keys [T, heads, D], norm them where the model does, and rotate them."""
-        heads = linear(x, weights[f"{which}_proj"], weights.get(f"{which}_proj.bias"))
+        heads = self._linear(x, weights[f"{which}_proj"], weights.get(f"{which}_proj.bias"))
         norm = weights.get(f"{which}_norm")
         if self.spec.qk_norm == "full":
             heads = self._norm(heads, norm)
@@ -100,13 +101,13 @@ class ReferenceRunner:
 
     def _mlp(self, x: Array, weights: Weights, prefix: str = "") -> Array:
         gate, up, down = (prefix + name for name in ("gate_proj", "up_proj", "down_proj"))
-        activated = ACTIVATIONS[self.spec.activation](linear(x, weights[gate], weights.get(f"{gate}.bias")))
-        widened = activated * linear(x, weights[up], weights.get(f"{up}.bias"))
-        return linear(widened, weights[down], weights.get(f"{down}.bias"))
+        activated = ACTIVATIONS[self.spec.activation](self._linear(x, weights[gate], weights.get(f"{gate}.bias")))
+        widened = activated * self._linear(x, weights[up], weights.get(f"{up}.bias"))
+        return self._linear(widened, weights[down], weights.get(f"{down}.bias"))
 
     def _experts(self, x: Array, weights: Weights) -> Array:
         """Add up the chosen experts of each token, in order of their index."""
-        shares = route(linear(x, weights["router"]), self.spec.moe_top_k, self.spec.moe_normalize_top_k)
+        shares = route(self._linear(x, weights["router"]), self.spec.moe_top_k, self.spec.moe_normalize_top_k)
         out = np.zeros_like(x)
         for expert, share in enumerate(shares.T):
             tokens = np.flatnonzero(share)

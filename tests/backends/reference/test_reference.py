@@ -46,6 +46,16 @@ def test_logits_are_bitwise_the_same_however_they_are_computed(family_case: Case
             assert np.array_equal(answer.view(np.uint8), sequence.view(np.uint8)), way
 
 
+@pytest.mark.parametrize("family", ["llama-biases", "gemma2", "qwen3-moe"])
+def test_sums_left_to_blas_differ_by_rounding_only(family_case: CaseOf, family: str) -> None:
+    case = family_case(family)
+    exact = run_all(load(case, dtype="float64"), case.sequences, max_chunk=600)
+    for sums, dtype, bound in (("blas", "float64", 1e-12), ("blas", "float32", 1e-4)):
+        runner = load(case, dtype=dtype, options={"sums": sums})
+        for got, want in zip(run_all(runner, case.sequences, max_chunk=600), exact, strict=True):
+            assert np.abs(got - want).max() < bound * np.abs(want).max()
+
+
 def test_rotations_are_bitwise_the_same_far_out(family_case: CaseOf) -> None:
     """cos and sin of large angles go through other code than small ones; still each angle stands for itself."""
     runner = load(family_case("llama3"), dtype="float64")
@@ -131,6 +141,7 @@ def test_the_default_cache_is_bounded(family_case: CaseOf) -> None:
         ({"kv_cache_dtype": "fp8"}, Unsupported, "fp8"),
         ({"tensor_parallel_size": 2}, Unsupported, "tensor_parallel_size 2"),
         ({"options": {"speed": "high"}}, ValueError, "speed"),
+        ({"options": {"sums": "quick"}}, ValueError, "sums='quick'.*ordered|blas"),
         ({"max_model_len": 65}, ValueError, "max_model_len is 65"),
         ({"max_model_len": -1}, ValueError, "max_model_len is -1"),
         ({"block_size": 0}, ValueError, "block_size is 0"),
