@@ -22,12 +22,33 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
+class TensorLocation:
+    """The bytes of one tensor: a contiguous piece of a file, in C order, little-endian."""
+
+    path: Path
+    offset: int  # bytes from the beginning of the file; safetensors aligns tensors to 8 or not at all
+    num_bytes: int
+    dtype: str  # as numpy (with ml_dtypes) calls it, such as "bfloat16"
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Place:
     """A weight that was found."""
 
     weight: Weight
     file: SafetensorsFile
     source: Source
+
+    def location(self) -> TensorLocation:
+        entry = self.file.entries[self.source.name]
+        view = self.view()
+        rows_before = self.source.rows[0] if self.source.rows else 0
+        row_bytes = view.nbytes // max(1, len(view)) if view.ndim else view.nbytes
+        offset = entry.start + rows_before * row_bytes
+        if self.source.expert is not None:
+            offset += self.source.expert * ((entry.stop - entry.start) // entry.shape[0])
+        return TensorLocation(self.file.path, offset, view.nbytes, view.dtype.name, view.shape)
 
     def view(self) -> Array:
         array = self.file.array(self.file.entries[self.source.name])
@@ -87,20 +108,33 @@ class Checkpoint:
         """Canonical names of all tensors that the spec calls for, in layer order (a tied lm_head is not listed)."""
         return iter(self._places)
 
+    def location(self, name: str) -> TensorLocation:
+        """Where one tensor's bytes lie: `tensor(name)` for those who read the file themselves. Reads nothing.
+
+        A part of a fused tensor (rows, or one expert of a stack) is contiguous too. A tied lm_head is embed_tokens.
+        Raises KeyError for a name that the spec does not call for.
+        """
+        return self._place(name).location()
+
     def tensor(self, name: str) -> Array:
         """A read-only view of one tensor in its stored dtype (bfloat16 through ml_dtypes). No copy.
 
         A tied lm_head is embed_tokens. Raises KeyError for a name that the spec does not call for.
         """
-        if name == "lm_head" and self.spec.tied_embeddings:
-            name = "embed_tokens"
-        if name not in self._places:
-            raise KeyError(f"{self.path}: {self.spec.architecture} has no tensor {name!r}")
-        view = self._places[name].view()
+        place = self._place(name)
+        name = place.weight.name
+        view = place.view()
         if self._on_read is not None and name not in self._read:
             self._read.add(name)
             self._on_read(name, view.nbytes)
         return view
+
+    def _place(self, name: str) -> _Place:
+        if name == "lm_head" and self.spec.tied_embeddings:
+            name = "embed_tokens"
+        if name not in self._places:
+            raise KeyError(f"{self.path}: {self.spec.architecture} has no tensor {name!r}")
+        return self._places[name]
 
     @property
     def key(self) -> str:

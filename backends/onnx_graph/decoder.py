@@ -1,0 +1,80 @@
+"""The decoder as a graph: DecoderSpec's sentences, one after the other."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ...core.checkpoint import Checkpoint
+from .attention import Attention
+from .blocks import Blocks
+from .gqa import GroupQueryAttention
+from .graph import Graph
+from .linear import make_linear
+from .options import GraphOptions
+from .weights import Weights
+from .writer import GraphWriter
+
+
+def build_graph(checkpoint: Checkpoint, options: GraphOptions) -> Graph:
+    """Build the graph of a checkpoint's decoder. Reads no matrix unless weights are to be quantised.
+
+    Raises ValueError when max_model_len is more than the model can do, Unsupported for what a form cannot express.
+    """
+    writer, spec = GraphWriter(), checkpoint.spec
+    weights = Weights(writer, checkpoint, options)
+    max_model_len = spec.resolve_max_model_len(options.max_model_len)
+    blocks = Blocks(writer, spec, options, weights, make_linear(writer, weights, options), max_model_len)
+    attention = GroupQueryAttention(blocks)
+    x = _embed(blocks, attention.token_ids)
+    for i in range(spec.num_layers):
+        x = _layer(blocks, attention, i, x)
+    logits = _logits(blocks, x)
+    writer.output(logits, "logits", ir.DataType.FLOAT, ("L", spec.vocab_size))
+    return Graph.of(writer, options)
+
+
+def _embed(blocks: Blocks, token_ids: ir.Value) -> ir.Value:
+    """Return embedding_scale * embed_tokens[id] [T, H]; of a table in another dtype only the rows are cast."""
+    write = blocks.writer
+    x = write.op("Gather", blocks.weights.stored("embed_tokens"), token_ids, axis=0, name="embeddings")
+    if blocks.weights.array("embed_tokens").dtype.name != blocks.options.dtype:
+        x = write.op("Cast", x, to=blocks.options.data_type)
+    return blocks.scale(x, blocks.spec.embedding_scale)
+
+
+def _layer(blocks: Blocks, attention: Attention, i: int, x: ir.Value) -> ir.Value:
+    """Return the residual stream [T, H] after layer i."""
+    write, spec, prefix = blocks.writer, blocks.spec, f"layers.{i}."
+    attended = _attention(blocks, attention, i, blocks.norm(x, f"{prefix}input_norm"))
+    attended = blocks.scale(blocks.norm(attended, f"{prefix}post_attention_norm"), spec.residual_scale)
+    x = write.op("Add", x, attended, name=f"{prefix}middle")
+    transformed = blocks.mlp(blocks.norm(x, f"{prefix}pre_mlp_norm"), prefix)
+    transformed = blocks.scale(blocks.norm(transformed, f"{prefix}post_mlp_norm"), spec.residual_scale)
+    return write.op("Add", x, transformed, name=f"{prefix}out")
+
+
+def _attention(blocks: Blocks, attention: Attention, i: int, x: ir.Value) -> ir.Value:
+    prefix = f"layers.{i}."
+    query = _heads(blocks, x, f"{prefix}q", blocks.spec.num_heads)
+    key = _heads(blocks, x, f"{prefix}k", blocks.spec.num_kv_heads)
+    value = blocks.linear(x, f"{prefix}v_proj")
+    return blocks.linear(attention(i, query, key, value), f"{prefix}o_proj")
+
+
+def _heads(blocks: Blocks, x: ir.Value, name: str, num_heads: int) -> ir.Value:
+    """Project to queries or keys and norm them where the model does: [T, num_heads * D] or [T, num_heads, D]."""
+    heads = blocks.linear(x, f"{name}_proj")
+    if blocks.spec.qk_norm == "head":
+        heads = blocks.writer.op("Reshape", heads, blocks.writer.ints(-1, num_heads, blocks.spec.head_dim))
+    return heads if blocks.spec.qk_norm == "none" else blocks.norm(heads, f"{name}_norm")
+
+
+def _logits(blocks: Blocks, x: ir.Value) -> ir.Value:
+    """Return softcap(logits_scale * lm_head(norm(x))) in float32 [L, vocab_size] for the tokens that are asked for."""
+    write, spec = blocks.writer, blocks.spec
+    indices = next(value for value in write.inputs if value.name == "logits_indices")
+    logits = blocks.linear(blocks.norm(write.op("Gather", x, indices, axis=0), "norm"), "lm_head")
+    if blocks.options.dtype != "float32":
+        logits = write.op("Cast", logits, to=ir.DataType.FLOAT)
+    logits = blocks.scale(logits, spec.logits_scale, "float32")
+    return blocks.softcap(logits, spec.logits_softcap, "float32")

@@ -1,0 +1,61 @@
+"""Graph: a finished decoder graph with its ports and weights, and the ways to hand it to a runtime."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...core.checkpoint import TensorLocation
+from .options import GraphOptions
+from .writer import Array, GraphWriter, Port
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The graph and where its weights are."""
+
+    model: ir.Model
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    weights: Mapping[str, TensorLocation | Array]  # initializer name -> where its bytes are, or the bytes themselves
+    options: GraphOptions
+
+    @classmethod
+    def of(cls, writer: GraphWriter, options: GraphOptions) -> Self:
+        """Finish what a writer recorded."""
+        inputs, outputs = (tuple(map(_port, values)) for values in (writer.inputs, writer.outputs))
+        return cls(writer.model(), inputs, outputs, writer.weights, options)
+
+    def to_bytes(self) -> bytes:
+        """The graph alone (a ModelProto). Its weights are external data in files named as in `files()`."""
+        proto: bytes = ir.to_proto(self.model).SerializeToString()
+        return proto
+
+    def files(self) -> dict[str, NDArray[np.uint8]]:
+        """The external files that the graph names, as bytes in memory: mapped checkpoint files and arrays. No copy."""
+        files: dict[str, NDArray[np.uint8]] = {}
+        for name, source in self.weights.items():
+            if isinstance(source, TensorLocation):
+                if source.path.name not in files:
+                    files[source.path.name] = _mapped(source.path)
+            else:
+                files[f"{name}.bin"] = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
+        return files
+
+
+def _port(value: ir.Value) -> Port:
+    assert value.name is not None and value.dtype is not None and value.shape is not None
+    shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+    return Port(value.name, value.dtype.numpy().name, shape)
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    with path.open("rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)

@@ -1,0 +1,78 @@
+"""GraphOptions: which form of the graph to build, validated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+AttentionForm = Literal["gqa", "standard", "standard-mask", "paged"]
+LinearForm = Literal["gemm", "nbits", "qdq"]
+
+DATA_TYPES = {
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16,
+}
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+ATTENTION_FORMS = ("gqa", "standard", "standard-mask", "paged")
+QUANTIZATIONS: dict[str, tuple[str | None, ...]] = {  # what each linear form can store its weights as
+    "gemm": (None,),
+    "nbits": ("int4", "int8"),
+    "qdq": ("int4", "int8", "fp8"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOptions:
+    """What to build. Raises ValueError naming the option, its value and what is possible."""
+
+    attention: AttentionForm = "gqa"
+    linear: LinearForm | None = None  # None: gemm, or nbits where weights are quantised
+    dtype: str = "float32"  # compute dtype; logits are float32 whatever it is
+    kv_dtype: str | None = None  # of the K/V cache; None: the compute dtype
+    quantization: str | None = None  # None, "int8", "int4" or "fp8", of the weight matrices
+    block_size: int = 32  # inputs that share a scale, in the blockwise quantisations
+    accuracy_level: int = 4  # of MatMulNBits: 4 rounds activations to int8
+    max_model_len: int = 0  # positions in the rope tables; 0: what the model was made for
+
+    def __post_init__(self) -> None:
+        if self.linear is None:
+            object.__setattr__(self, "linear", "gemm" if self.quantization is None else "nbits")
+        if self.kv_dtype is None:
+            object.__setattr__(self, "kv_dtype", self.dtype)
+        self._check("attention", self.attention, ATTENTION_FORMS)
+        self._check("linear", self.linear, tuple(QUANTIZATIONS))
+        self._check("dtype", self.dtype, tuple(DATA_TYPES))
+        self._check("kv_dtype", self.kv_dtype, tuple(DATA_TYPES))
+        assert self.linear is not None
+        possible = QUANTIZATIONS[self.linear]
+        if self.quantization not in possible:
+            raise ValueError(
+                f"quantization is {self.quantization!r}: expected {' or '.join(map(repr, possible))} "
+                f"with linear={self.linear!r}"
+            )
+        if self.attention == "paged" and self.dtype == "float32":
+            raise ValueError("dtype is 'float32': expected 'float16' or 'bfloat16' with attention='paged'")
+
+    @property
+    def data_type(self) -> ir.DataType:
+        """The compute dtype in ONNX terms."""
+        return DATA_TYPES[self.dtype]
+
+    @property
+    def kv_data_type(self) -> ir.DataType:
+        """The K/V cache's dtype in ONNX terms."""
+        return DATA_TYPES[self.kv_dtype or self.dtype]
+
+    @staticmethod
+    def _check(name: str, value: object, possible: tuple[str, ...]) -> None:
+        if value not in possible:
+            raise ValueError(f"{name} is {value!r}: expected {' or '.join(map(repr, possible))}")
