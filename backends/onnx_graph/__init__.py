@@ -33,7 +33,7 @@ whose rows may bring different numbers of new tokens, decodes beside chunks of p
     past_*, present_* [B, kv_heads, M, D]
     S rows are written from write_indices on, padding included, so M must be at least max(write_indices) + S; what
     padding writes stands after the row's end, is never looked at and is overwritten later. Allocate rows of
-    max_model_len + the longest chunk - 1. `ragged_inputs(query_lens, past_lens, form)` makes all of these arrays.
+    max_model_len + the longest chunk - 1. `ragged_inputs(query_lens, past_lens, masked=...)` makes all of these arrays.
 
 `paged` (ONNX Runtime's PagedAttention; CUDA, float16 and bfloat16): see paged.py.
 
@@ -52,7 +52,8 @@ from __future__ import annotations
 
 from .decoder import build_graph
 from .graph import Graph
+from .inputs import ragged_inputs
 from .options import GraphOptions
 from .writer import Port
 
-__all__ = ["Graph", "GraphOptions", "Port", "build_graph"]
+__all__ = ["Graph", "GraphOptions", "Port", "build_graph", "ragged_inputs"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -77,6 +77,9 @@ class Blocks:
         cos, sin = (self.writer.constant(name, table.astype(dtype)) for name, table in zip(names, tables, strict=True))
         return cos, sin
 
-    def has_default_scale(self) -> bool:
-        """Whether scores are scaled by 1 / sqrt(head_dim), as every operator does by itself."""
-        return math.isclose(self.spec.attention_scale, self.spec.head_dim**-0.5, rel_tol=1e-12)
+    def rotate(self, x: ir.Value, rope: RopeSpec, positions: ir.Value, **attributes: Any) -> ir.Value:
+        """Rotate queries or keys [B, heads, S, D] (or [B, S, heads * D] with `num_heads`) at positions [B, S]."""
+        cos, sin = self.rope(rope)
+        if rope.rotary_dim < self.spec.head_dim:
+            attributes["rotary_embedding_dim"] = rope.rotary_dim
+        return self.writer.op("RotaryEmbedding", x, cos, sin, positions, **attributes)

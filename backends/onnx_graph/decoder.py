@@ -10,7 +10,10 @@ from .blocks import Blocks
 from .gqa import GroupQueryAttention
 from .graph import Graph
 from .linear import make_linear
+from .moe import mixture
 from .options import GraphOptions
+from .paged import PagedAttention
+from .standard import StandardAttention
 from .weights import Weights
 from .writer import GraphWriter
 
@@ -24,13 +27,25 @@ def build_graph(checkpoint: Checkpoint, options: GraphOptions) -> Graph:
     weights = Weights(writer, checkpoint, options)
     max_model_len = spec.resolve_max_model_len(options.max_model_len)
     blocks = Blocks(writer, spec, options, weights, make_linear(writer, weights, options), max_model_len)
-    attention = GroupQueryAttention(blocks)
+    attention = _make_attention(blocks)
     x = _embed(blocks, attention.token_ids)
     for i in range(spec.num_layers):
         x = _layer(blocks, attention, i, x)
     logits = _logits(blocks, x)
     writer.output(logits, "logits", ir.DataType.FLOAT, ("L", spec.vocab_size))
     return Graph.of(writer, options)
+
+
+def _make_attention(blocks: Blocks) -> Attention:
+    match blocks.options.attention:
+        case "gqa":
+            return GroupQueryAttention(blocks)
+        case "standard":
+            return StandardAttention(blocks, masked=False)
+        case "standard-mask":
+            return StandardAttention(blocks, masked=True)
+        case "paged":
+            return PagedAttention(blocks)
 
 
 def _embed(blocks: Blocks, token_ids: ir.Value) -> ir.Value:
@@ -48,7 +63,8 @@ def _layer(blocks: Blocks, attention: Attention, i: int, x: ir.Value) -> ir.Valu
     attended = _attention(blocks, attention, i, blocks.norm(x, f"{prefix}input_norm"))
     attended = blocks.scale(blocks.norm(attended, f"{prefix}post_attention_norm"), spec.residual_scale)
     x = write.op("Add", x, attended, name=f"{prefix}middle")
-    transformed = blocks.mlp(blocks.norm(x, f"{prefix}pre_mlp_norm"), prefix)
+    normed = blocks.norm(x, f"{prefix}pre_mlp_norm")
+    transformed = mixture(blocks, normed, i) if spec.layers[i].num_experts else blocks.mlp(normed, prefix)
     transformed = blocks.scale(blocks.norm(transformed, f"{prefix}post_mlp_norm"), spec.residual_scale)
     return write.op("Add", x, transformed, name=f"{prefix}out")
 

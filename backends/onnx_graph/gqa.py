@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
+from ...core.decoder_spec import RopeSpec
 from .attention import declare_cache, return_cache
 from .blocks import Blocks
 from .writer import CONTRIB, Dim
@@ -17,33 +19,61 @@ class GroupQueryAttention:
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
         write = blocks.writer
-        ids = write.input("input_ids", ir.DataType.INT64, ("B", "S"))
+        self._ids = write.input("input_ids", ir.DataType.INT64, ("B", "S"))
         write.input("logits_indices", ir.DataType.INT64, ("L",))
         self._seqlens = write.input("seqlens_k", ir.DataType.INT32, ("B",))
         self._total = write.input("total_sequence_length", ir.DataType.INT32, ())
-        self.token_ids = write.op("Reshape", ids, write.ints(-1), name="token_ids")
-        self._rows = write.op("Concat", write.op("Shape", ids), write.ints(-1), axis=0, name="rows")  # [B, S, -1]
+        self.token_ids = write.op("Reshape", self._ids, write.ints(-1), name="token_ids")
+        self._rows = write.op("Concat", write.op("Shape", self._ids), write.ints(-1), axis=0, name="rows")  # [B, S, -1]
+        self._positions: ir.Value | None = None
 
     def __call__(self, i: int, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
         """See Attention."""
-        write, spec, layer = self._blocks.writer, self._blocks.spec, self._blocks.spec.layers[i]
-        shape: tuple[Dim, ...] = ("B", spec.num_kv_heads, "M", spec.head_dim)
+        write, spec, rope = self._blocks.writer, self._blocks.spec, self._blocks.spec.layers[i].rope
+        shape: tuple[Dim, ...] = ("B", spec.num_kv_heads, self._blocks.options.row_len or "M", spec.head_dim)
         past = declare_cache(self._blocks, i, shape)
-        attributes: dict[str, Any] = {"num_heads": spec.num_heads, "kv_num_heads": spec.num_kv_heads}
+        query, key, value = (write.op("Reshape", x, self._rows) for x in (query, key, value))
         tables: tuple[ir.Value, ...] = ()
-        if layer.rope is not None:
-            attributes["do_rotary"] = 1
-            tables = self._blocks.rope(layer.rope)
-        if layer.sliding_window is not None:
-            attributes["local_window_size"] = layer.sliding_window
-        if spec.attention_softcap is not None:
-            attributes["softcap"] = spec.attention_softcap
-        if not self._blocks.has_default_scale():
-            attributes["scale"] = spec.attention_scale
-        rows = (write.op("Reshape", x, self._rows) for x in (query, key, value))
+        if rope is not None and self._rotates(rope):
+            tables = self._blocks.rope(rope)
+        elif rope is not None:
+            query = self._rotate(query, spec.num_heads, rope)
+            key = self._rotate(key, spec.num_kv_heads, rope)
         attended, present_key, present_value = write.ops(
-            "GroupQueryAttention", *rows, *past, self._seqlens, self._total, *tables,
-            outputs=3, domain=CONTRIB, name=f"layers.{i}.attention", **attributes,
+            "GroupQueryAttention", query, key, value, *past, self._seqlens, self._total, *tables,
+            outputs=3, domain=CONTRIB, name=f"layers.{i}.attention", **self._attributes(i, bool(tables)),
         )  # fmt: skip
         return_cache(self._blocks, i, present_key, present_value, shape)
         return write.op("Reshape", attended, write.ints(-1, spec.q_size))
+
+    def _attributes(self, i: int, do_rotary: bool) -> dict[str, Any]:
+        spec, window = self._blocks.spec, self._blocks.spec.layers[i].sliding_window
+        attributes: dict[str, Any] = {"num_heads": spec.num_heads, "kv_num_heads": spec.num_kv_heads}
+        attributes["scale"] = spec.attention_scale
+        if do_rotary:
+            attributes["do_rotary"] = 1
+        if window is not None:
+            attributes["local_window_size"] = window  # the query's own position included
+        if spec.attention_softcap is not None:
+            attributes["softcap"] = spec.attention_softcap
+        return attributes
+
+    def _rotates(self, rope: RopeSpec) -> bool:
+        """Whether the operator can rotate by itself: it takes heads and rotary parts of whole vectors only."""
+        return self._blocks.spec.head_dim % 16 == 0 and rope.rotary_dim % 16 == 0
+
+    def _rotate(self, x: ir.Value, num_heads: int, rope: RopeSpec) -> ir.Value:
+        """Rotate x [B, S, num_heads * D] before the operator."""
+        positions = self._positions = self._positions or self._find_positions()
+        return self._blocks.rotate(x, rope, positions, num_heads=num_heads)
+
+    def _find_positions(self) -> ir.Value:
+        """Return the positions [B, S]: the last S up to seqlens_k, or from 0 where a row is padded."""
+        write = self._blocks.writer
+        columns = write.op("Shape", self._ids, start=1, end=2)  # [1]: S
+        last = write.op("Cast", write.op("Unsqueeze", self._seqlens, write.ints(1)), to=ir.DataType.INT64)  # [B, 1]
+        first = write.op("Sub", write.op("Add", last, write.ints(1)), columns)
+        first = write.op("Max", first, write.ints(0))
+        zero, one = (write.constant(f"int_{n}", np.array(n, np.int64)) for n in (0, 1))
+        steps = write.op("Range", zero, write.op("Squeeze", columns), one)  # [S]
+        return write.op("Add", first, steps, name="positions")

@@ -42,18 +42,34 @@ class Graph:
         """The external files that the graph names, as bytes in memory: mapped checkpoint files and arrays. No copy."""
         files: dict[str, NDArray[np.uint8]] = {}
         for name, source in self.weights.items():
-            if isinstance(source, TensorLocation):
-                if source.path.name not in files:
-                    files[source.path.name] = _mapped(source.path)
-            else:
-                files[f"{name}.bin"] = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
+            if not isinstance(source, TensorLocation):
+                files[f"{name}.bin"] = _bytes(source)
+            elif source.path.name not in files:
+                files[source.path.name] = _mapped(source.path)
         return files
+
+    def bytes_of(self, files: Mapping[str, NDArray[np.uint8]], name: str) -> NDArray[np.uint8]:
+        """The bytes of one weight as a view of what `files()` returned: its address is what a parser may be given."""
+        source = self.weights[name]
+        if isinstance(source, TensorLocation):
+            return files[source.path.name][source.offset : source.offset + source.num_bytes]
+        return files[f"{name}.bin"]
+
+    def save(self, folder: Path | str, *, link: bool = False) -> Path:
+        """Write `model.onnx` into a folder, with the weights beside it; see save.save."""
+        from .save import save  # noqa: PLC0415  (which knows this class)
+
+        return save(self, Path(folder), link=link)
 
 
 def _port(value: ir.Value) -> Port:
     assert value.name is not None and value.dtype is not None and value.shape is not None
     shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
     return Port(value.name, value.dtype.numpy().name, shape)
+
+
+def _bytes(array: Array) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _mapped(path: Path) -> NDArray[np.uint8]:

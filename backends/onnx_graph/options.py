@@ -42,6 +42,7 @@ class GraphOptions:
     block_size: int = 32  # inputs that share a scale, in the blockwise quantisations
     accuracy_level: int = 4  # of MatMulNBits: 4 rounds activations to int8
     max_model_len: int = 0  # positions in the rope tables; 0: what the model was made for
+    row_len: int = 0  # positions of a row of the cache, fixed in the graph; 0: "M", the caller's choice at each run
 
     def __post_init__(self) -> None:
         if self.linear is None:

@@ -112,7 +112,7 @@ class GraphWriter:
             tensor = ir.ExternalTensor(f"{name}.bin", 0, source.nbytes, kind, shape=ir.Shape(shape), name=name)
         return self._initializer(name, tensor)
 
-    def _initializer(self, name: str, tensor: ir.Tensor | ir.ExternalTensor) -> ir.Value:
+    def _initializer(self, name: str, tensor: ir.Tensor[Any] | ir.ExternalTensor) -> ir.Value:
         shape = ir.Shape(tensor.shape.numpy())
         value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.initializers[name] = value

@@ -1,0 +1,52 @@
+"""Mixtures of experts in plain operators: a router, and each expert for the tokens that chose it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .blocks import Blocks
+
+
+def mixture(blocks: Blocks, x: ir.Value, i: int) -> ir.Value:
+    """Return the weighted sum of the chosen experts of layer i for each token [T, H], in order of their index.
+
+    For ONNX Runtime each expert computes the tokens that chose it, of which there may be none. TensorRT cannot have
+    sizes that depend on data without waiting for them, so that in the form `standard-mask` each expert computes all
+    tokens, and those that did not choose it count for nothing.
+    """
+    spec, prefix = blocks.spec, f"layers.{i}."
+    shares = _route(blocks, x, f"{prefix}router", spec.layers[i].num_experts)
+    add = _add_all if blocks.options.attention == "standard-mask" else _add_chosen
+    out = blocks.writer.op("Mul", x, blocks.scalar(0.0))
+    for expert in range(spec.layers[i].num_experts):
+        share = blocks.writer.op("Gather", shares, blocks.writer.ints(expert), axis=1)  # [T, 1]
+        out = add(blocks, out, x, share, f"{prefix}experts.{expert}.")
+    return out
+
+
+def _route(blocks: Blocks, x: ir.Value, name: str, num_experts: int) -> ir.Value:
+    """Return each token's weight for each expert [T, E], 0 for all but the top k by softmax (ties: lowest index)."""
+    write, spec = blocks.writer, blocks.spec
+    logits = write.op("Gemm", x, blocks.weights.matrix(name), transB=1)  # never quantised
+    probabilities = write.op("Softmax", logits, axis=-1)
+    best, experts = write.ops(
+        "TopK", probabilities, write.ints(spec.moe_top_k), outputs=2, axis=-1
+    )  # ties: lowest index
+    if spec.moe_normalize_top_k:
+        best = write.op("Div", best, write.op("ReduceSum", best, write.ints(-1)))
+    nothing = write.op("Mul", probabilities, blocks.scalar(0.0))
+    return write.op("ScatterElements", nothing, experts, best, axis=-1, name=f"{name}.shares")
+
+
+def _add_all(blocks: Blocks, out: ir.Value, x: ir.Value, share: ir.Value, prefix: str) -> ir.Value:
+    return blocks.writer.op("Add", out, blocks.writer.op("Mul", share, blocks.mlp(x, prefix)))
+
+
+def _add_chosen(blocks: Blocks, out: ir.Value, x: ir.Value, share: ir.Value, prefix: str) -> ir.Value:
+    """Add the expert's answer for the tokens whose share of it is not 0."""
+    write = blocks.writer
+    chosen = write.op("NonZero", write.op("Squeeze", share, write.ints(1)))  # [1, tokens]
+    tokens = write.op("Squeeze", chosen, write.ints(0))
+    shares = write.op("Gather", share, tokens, axis=0)  # [tokens, 1]
+    answers = write.op("Mul", shares, blocks.mlp(write.op("Gather", x, tokens, axis=0), prefix))
+    return write.op("ScatterND", out, write.op("Unsqueeze", tokens, write.ints(1)), answers, reduction="add")
