@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SUITE_VERSION = "1.0"
+SUITE_VERSION = "1.1"
 """New behaviours that must pass raise the minor number; a changed meaning raises the major one."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the suite in this process: the same as `pytest --pyargs isotoken.conformance *argv`."""
+    """Run the suite in this process: the same as `pytest --pyargs isotoken.conformance *argv`.
+
+    With `--url` it is the suite over a running server.
+    """
+    if any(arg.split("=")[0] == "--url" for arg in argv):
+        from . import http  # noqa: PLC0415
+
+        return http.run(argv)
     try:
         import pytest  # noqa: PLC0415  (pytest is needed for this alone)
     except ModuleNotFoundError:
-        print("the conformance suite runs on pytest: pip install 'isotoken[test]' (or pytest alone)")
+        print("the conformance suite runs on pytest: pip install 'isotoken[conformance]' (or pytest alone)")
         return 4
     return int(pytest.main(["--pyargs", "isotoken.conformance", *argv]))

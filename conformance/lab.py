@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..core.capabilities import Capabilities
+from ..core.capabilities import Aspect, Capabilities
 from ..core.checkpoint import Checkpoint
 from ..core.interfaces import Backend, ModelRunner, RunnerConfig
 from ..core.types import RequestOutput, Unsupported
@@ -19,8 +19,9 @@ from ..plugins.manager import Plugins
 from .cases import Case
 from .judge import Tally, bound_of, trace_of
 from .models import DRAFT, MODELS, write_checkpoint
+from .oracle import Trace
 from .rig import Array, Rig
-from .targets import BOUNDS, ROUTING_BOUNDS, Target
+from .targets import Target
 
 MAX_NUM_SEQS, MAX_MODEL_LEN, NUM_BLOCKS = 8, 256, 96
 _MAX_RUNNERS = 6  # kept loaded at once
@@ -65,8 +66,9 @@ class Lab:
     def config(self, **changes: Any) -> RunnerConfig:
         """What the suite asks of a runner."""
         fields: dict[str, Any] = {
-            "dtype": self.target.dtype, "device": self.device, "max_model_len": MAX_MODEL_LEN,
-            "max_num_seqs": MAX_NUM_SEQS, "max_num_batched_tokens": 512, "block_size": 16, "num_blocks": NUM_BLOCKS,
+            "dtype": self.target.dtype, "quantization": self.target.quantization, "device": self.device,
+            "max_model_len": MAX_MODEL_LEN, "max_num_seqs": MAX_NUM_SEQS, "max_num_batched_tokens": 512,
+            "block_size": 16, "num_blocks": NUM_BLOCKS,
             "options": dict(self.target.options),
         }  # fmt: skip
         return RunnerConfig(**(fields | changes))
@@ -92,6 +94,7 @@ class Lab:
             backend=self.target.backend,
             device=self.device,
             dtype=self.target.dtype,
+            quantization=self.target.quantization,
             max_model_len=MAX_MODEL_LEN,
             max_num_seqs=MAX_NUM_SEQS,
             max_num_batched_tokens=512,
@@ -122,30 +125,53 @@ class Lab:
 
     # --- logits ---------------------------------------------------------------------------------
 
+    def trace(self, model: str, tokens: Sequence[int]) -> Trace:
+        """The oracle's answer for a sequence, with the weights of this target."""
+        return trace_of(model, tuple(tokens), self.target.quantization)
+
+    def bound(self, trace: Trace, row: int) -> float:
+        """How far a logit of this row may be off."""
+        return bound_of(trace, row, self.target.precision)
+
     def check_logits(self, got: Array, tokens: Sequence[int], rows: Sequence[int], model: str) -> None:
         """Compare logits [L, V] of the positions `rows` of a sequence with the oracle's, within the stated bound."""
-        trace = trace_of(model, tuple(tokens))
+        trace = self.trace(model, tokens)
         assert got.shape == (len(rows), trace.logits.shape[1]), f"logits have shape {got.shape}"
         assert np.isfinite(got).all(), "logits are not finite"
         for mine, row in zip(got, rows, strict=True):
-            if trace.routing[row] <= ROUTING_BOUNDS[self.target.dtype]:
+            if trace.routing[row] <= self.target.precision.routing_bound:
                 continue
             off = float(abs(mine - trace.logits[row]).max())
-            bound = bound_of(trace, row, self.target.dtype)
+            bound = self.bound(trace, row)
             size = float(abs(trace.logits[row]).max())
             self.tally.max_logits_error = max(self.tally.max_logits_error, off / size)
             assert off <= bound, (
                 f"{model}: logits of position {row} of {len(tokens)} are off by {off:.4g} ({off / size:.2g} of the "
-                f"largest, {size:.4g}); the bound for {self.target.dtype} is {bound:.4g}"
+                f"largest, {size:.4g}); the bound for {self.target.precision} is {bound:.4g}"
             )
 
-    def same_logits(self, one: Array, other: Array, what: str) -> None:
-        """Two computations of the same rows: bitwise equal where that is declared, else within twice the bound."""
+    def promises(self, *aspects: Aspect) -> bool:
+        """Whether logits must be bitwise equal that were computed with these differences only (none: in the same way).
+
+        `batch_invariant` promises all of them whatever the precision, `invariant_to` those that it names in float64
+        and float32; elsewhere what holds is measured and shown.
+        """
+        some = self.target.exact and bool(self.can.invariant_to)
+        return bool(self.can.batch_invariant) or (some and set(aspects) <= self.can.invariant_to)
+
+    def same_logits(self, one: Array, other: Array, what: str, *aspects: Aspect) -> None:
+        """Two computations of the same rows that differ in `aspects`: bitwise equal where promised, else near.
+
+        Near is within twice the bound. Where one aspect alone differs, by how much the logits do is noted.
+        """
         assert one.shape == other.shape
-        off = float(abs(one - other).max(initial=0.0))
-        if self.can.batch_invariant:
-            assert off == 0.0, f"{what}: logits differ by {off:.3g}, batch_invariant is declared"
-        limit = 2 * BOUNDS[self.target.dtype] * float(abs(one).max(initial=0.0))
+        off, size = float(abs(one - other).max(initial=0.0)), float(abs(one).max(initial=0.0))
+        if len(aspects) == 1:
+            self.tally.differ(aspects[0], off / size if size else 0.0)
+        if self.promises(*aspects):
+            declared = f"invariance to {' and '.join(aspects) or 'the rest'} is declared"
+            assert off == 0.0, f"{what}: logits differ by {off:.3g}, {declared}"
+        limit = 2 * self.target.precision.bound * size
         assert off <= limit, f"{what}: logits differ by {off:.3g}, twice the bound is {limit:.3g}"
 
     def same_tokens(self, model: str, case: Case, tokens: list[int]) -> None:
@@ -164,7 +190,7 @@ class Lab:
                 rig.runner.close()
             except Exception as error:  # this runs while another error is being reported
                 return f" (computing the prefix alone failed: {error})"
-            exact = trace_of(model, tuple(prefix)).logits[-1]
+            exact = self.trace(model, prefix).logits[-1]
             return (
                 f"; computed alone, the runner's logits there differ from the oracle's by {abs(got - exact).max():.3g}"
             )

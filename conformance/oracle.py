@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,9 @@ class Trace:
 class Oracle:
     """One model's exact answers."""
 
-    def __init__(self, model: TinyModel) -> None:
-        self.model, self._w = model, weights(model)
+    def __init__(self, model: TinyModel, made: Mapping[str, Array] | None = None) -> None:
+        """Use the model's own weights, or other ones under the same names; `lm_head` may be apart from a tied one."""
+        self.model, self._w = model, weights(model) if made is None else made
 
     def trace(self, tokens: list[int]) -> Trace:
         """Compute all logits of a sequence at once."""
@@ -43,10 +45,14 @@ class Oracle:
             else:
                 y = self._mlp(y, layer, "")
             x = x + (self._norm(y, layer["post_mlp_norm"]) if m.sandwich else y)
-        logits = self._norm(x, w["norm"]) @ w["embed_tokens" if m.tied else "lm_head"].T
+        logits = self._linear(self._norm(x, w["norm"]), w.get("lm_head", w["embed_tokens"]))
         if m.logits_softcap:
             logits = m.logits_softcap * np.tanh(logits / m.logits_softcap)
         return Trace(logits, np.minimum.accumulate(routing))
+
+    def _linear(self, x: Array, weight: Array) -> Array:
+        """Multiply [T, K] by a weight [N, K]. Exact here; a negative control rounds as some devices do."""
+        return x @ weight.T
 
     def _norm(self, x: Array, weight: Array) -> Array:
         """RMS norm over the last axis."""
@@ -55,9 +61,9 @@ class Oracle:
 
     def _attention(self, x: Array, layer: dict[str, Array], rope: bool, window: int | None) -> Array:
         m, length = self.model, len(x)
-        q = (x @ layer["q_proj"].T).reshape(length, m.heads, m.head_dim)
-        k = (x @ layer["k_proj"].T).reshape(length, m.kv_heads, m.head_dim)
-        v = (x @ layer["v_proj"].T).reshape(length, m.kv_heads, m.head_dim)
+        q = self._linear(x, layer["q_proj"]).reshape(length, m.heads, m.head_dim)
+        k = self._linear(x, layer["k_proj"]).reshape(length, m.kv_heads, m.head_dim)
+        v = self._linear(x, layer["v_proj"]).reshape(length, m.kv_heads, m.head_dim)
         if m.qk_norm:
             q, k = self._norm(q, layer["q_norm"]), self._norm(k, layer["k_norm"])
         if rope:
@@ -71,7 +77,7 @@ class Oracle:
             if m.attention_softcap:
                 score = m.attention_softcap * np.tanh(score / m.attention_softcap)
             heads.append(_softmax(np.where(seen, score, -np.inf)) @ v[:, shared])
-        return np.concatenate(heads, axis=-1) @ layer["o_proj"].T
+        return self._linear(np.concatenate(heads, axis=-1), layer["o_proj"])
 
     def _rotate(self, x: Array) -> Array:
         """Rotate the first rotary_dim dimensions of each head by position, first half against second."""
@@ -85,16 +91,16 @@ class Oracle:
         return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
     def _mlp(self, x: Array, layer: dict[str, Array], expert: str) -> Array:
-        gate, up = x @ layer[expert + "gate_proj"].T, x @ layer[expert + "up_proj"].T
+        gate, up = self._linear(x, layer[expert + "gate_proj"]), self._linear(x, layer[expert + "up_proj"])
         if self.model.gelu:
             gate = 0.5 * gate * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)))
         else:
             gate = gate / (1 + np.exp(-gate))
-        return (gate * up) @ layer[expert + "down_proj"].T
+        return self._linear(gate * up, layer[expert + "down_proj"])
 
     def _experts(self, x: Array, layer: dict[str, Array]) -> tuple[Array, Array]:
         """Mix the best experts by renormalised probability; also the gap between the last chosen and the next."""
-        used, router = self.model.experts_used, x @ layer["router"].T  # [T, E]
+        used, router = self.model.experts_used, self._linear(x, layer["router"])  # [T, E]
         order = np.argsort(-router, axis=-1, kind="stable")
         out = np.zeros_like(x)
         for t in range(len(x)):

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from ..core.capabilities import Unavailable
+from ..core.capabilities import Aspect, Unavailable
 from ..core.interfaces import Backend
 from ..plugins.manager import Plugins
 from . import SUITE_VERSION
 from .judge import Tally
 from .spec import behaviours
-from .targets import BOUNDS, Target
+from .targets import Target
 
 PROPERTY = "isotoken_conformance"
 _WORST_FIRST = ("failed", "excluded", "passed", "absent")
@@ -29,16 +29,19 @@ def describe(target: Target, backend: Backend, plugins: Plugins) -> dict[str, An
     can = backend.capabilities
     declared = {f.name: getattr(can, f.name) for f in fields(can)}
     absences = {name: asdict(value) for name, value in declared.items() if isinstance(value, Unavailable)}
+    some = can.invariant_to if target.exact else frozenset[str]()
     names = {name: sorted(value) for name, value in declared.items() if isinstance(value, frozenset)}
     return {
         "target": str(target),
         "backend": target.backend,
         "distribution": plugins.backends[target.backend].distribution,
         "dtype": target.dtype,
+        "quantization": target.quantization,
         "device": target.device,
         "options": dict(target.options),
-        "bound": BOUNDS[target.dtype],
+        "bound": target.precision.bound,
         "declared": names | {"max_tensor_parallel_size": can.max_tensor_parallel_size},
+        "promised": sorted(get_args(Aspect) if can.batch_invariant else some),
         "absences": absences,
     }
 
@@ -96,8 +99,13 @@ class Collector:
     def as_json(self) -> dict[str, Any]:
         """The report."""
         targets = [
-            described | {"numbers": asdict(self._tallies[name]), "behaviours": self._behaviours(name)}
-            for name, described in self._described.items()
+            described
+            | {
+                "numbers": {key: value for key, value in asdict(tally).items() if key != "differences"},
+                "invariance": {aspect: _aspect(aspect, described, tally) for aspect in get_args(Aspect)},
+                "behaviours": self._behaviours(name),
+            }
+            for (name, described), tally in zip(self._described.items(), self._tallies.values(), strict=True)
         ]
         return {"suite_version": SUITE_VERSION, "isotoken_version": version_of_isotoken(), "targets": targets}
 
@@ -123,6 +131,11 @@ def verdict_of(outcomes: list[tuple[str, str]]) -> dict[str, Any]:
     if reasons := sorted({reason for _, reason in outcomes if reason}):
         verdict["reasons"] = reasons
     return verdict
+
+
+def _aspect(aspect: str, described: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
+    """Whether bits are declared not to depend on an aspect, and by how much they did (null: not measured)."""
+    return {"declared": aspect in described["promised"], "largest_difference": tally.differences.get(aspect)}
 
 
 def _numbers(name: str, tally: Tally, found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -119,12 +119,13 @@ class Service:
                 f"due was {reason} after {len(tokens)} tokens {tokens}"
             )
             self.lab.same_tokens(self.setup.model, case, tokens)
-            golden = list(case.tokens) if case.tokens is not None else None
+            same_model = case.tokens is not None and self.lab.target.quantization is None
+            golden = list(case.tokens or ()) if same_model else None
             if golden is not None and tokens == golden and self.lab.target.exact:
                 self.lab.tally.decided += len(tokens)
                 continue
             explain = self.lab.explain(self.setup.model)
-            tally = judge(case, tokens, self.setup.model, self.lab.target.dtype, explain)
+            tally = judge(case, tokens, self.setup.model, self.lab.target.precision, explain)
             self.lab.tally.add(tally)
             assert golden is None or tally.flips or tokens == golden, f"{name}: got {tokens}, expected {golden}"
 

@@ -20,7 +20,7 @@ from .lab import Lab
 from .plugin import SUITE
 from .report import PROPERTY, Collector, describe
 from .spec import behaviours
-from .targets import Target, wanted_dtypes
+from .targets import QUANTIZATIONS, Target, wanted_dtypes, wanted_quantizations
 
 _STATE = pytest.StashKey["Run"]()
 
@@ -49,12 +49,21 @@ class Run:
                 self.backends[name] = self.plugins.backends.get_factory(name)()
             except (PluginError, Unsupported, ImportError) as error:
                 raise pytest.UsageError(f"backend {name}: {error}") from error
-            declared = self.backends[name].capabilities.dtypes
-            dtypes = wanted_dtypes(name, declared, options.conformance_dtype)
+            can = self.backends[name].capabilities
+            dtypes = wanted_dtypes(name, can.dtypes, options.conformance_dtype)
             if not dtypes:
-                raise pytest.UsageError(f"backend {name} declares {sorted(declared)}, none of the dtypes asked for")
-            device = options.conformance_device
-            targets += [Target(backend=name, dtype=d, device=device, options=settings) for d in dtypes]
+                raise pytest.UsageError(f"backend {name} declares {sorted(can.dtypes)}, none of the dtypes asked for")
+            forms = wanted_quantizations(name, can.quantizations, options.conformance_quantization)
+            if not forms:
+                raise pytest.UsageError(
+                    f"backend {name} declares the quantizations {sorted(can.quantizations)}, none of those asked for "
+                    f"among them, or none that SPEC.md defines ({', '.join(QUANTIZATIONS)})"
+                )
+            targets += [
+                Target(backend=name, dtype=d, quantization=q, device=options.conformance_device, options=settings)
+                for d in dtypes
+                for q in forms
+            ]
         return targets
 
     def _exclusions(self, backend: str) -> list[Exclusion]:

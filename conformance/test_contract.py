@@ -65,9 +65,31 @@ def test_declarations_are_honest(lab: Lab) -> None:
 @spec("CON-1")
 def test_every_declared_dtype_loads(lab: Lab) -> None:
     for dtype in sorted(lab.can.dtypes):
-        runner = lab.load(dtype=dtype)
+        runner = lab.load(dtype=dtype, quantization=None)
         assert runner.info.dtype == dtype
         runner.close()
+
+
+@spec("CON-15")
+def test_every_declared_quantization_and_cache_dtype_loads(lab: Lab) -> None:
+    declared = {"quantization": lab.can.quantizations, "kv_cache_dtype": lab.can.kv_cache_dtypes}
+    if not any(declared.values()):
+        pytest.skip("none is declared")
+    dtypes = sorted(lab.can.dtypes, key=lambda dtype: dtype != lab.target.dtype)  # the target's own first
+    for field, names in declared.items():
+        for name in sorted(names):
+            refused = []
+            for dtype in dtypes:
+                try:
+                    changes: dict[str, Any] = {"quantization": None, "dtype": dtype, field: name}
+                    runner = lab.load(**changes)
+                except (Unsupported, ValueError) as error:
+                    refused.append(f"{dtype}: {error}")
+                    continue
+                Rig(runner).step([(Rig(runner).strand(TOKENS), 28, 1)])
+                runner.close()
+                break
+            assert len(refused) < len(dtypes), f"{field}={name} is declared, but refused in {'; '.join(refused)}"
 
 
 @spec("CON-2")
@@ -247,7 +269,7 @@ def test_the_undeclared_is_refused(lab: Lab, field: str) -> None:
 @spec("CON-12")
 def test_undeclared_dtypes_are_refused(lab: Lab) -> None:
     for dtype in {"float64", "float32", "bfloat16", "float16"} - lab.can.dtypes:
-        message = lab.refuses(partial(lab.load, dtype=dtype))
+        message = lab.refuses(partial(lab.load, dtype=dtype, quantization=None))
         assert dtype in message
 
 
@@ -275,7 +297,8 @@ def test_the_engine_obeys_the_declaration(lab: Lab) -> None:
         request = case.request()
         built.engine.add(request)
         built.engine.run()
-        assert lab.can.prefix_caching or request.num_cached_tokens == 0
+        rows = lab.runner().info.block_size >= MAX_MODEL_LEN  # a prefix is then found by copying
+        assert request.num_cached_tokens == 0 or (lab.can.block_copies if rows else lab.can.prefix_caching)
     built.engine.close()
     if lab.target.exact:
         assert said == 2 * list(case.tokens or ())

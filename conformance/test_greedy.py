@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from isotoken.conformance.cases import Case, goldens
-from isotoken.conformance.judge import bound_of, trace_of
 from isotoken.conformance.lab import Lab
 from isotoken.conformance.models import LLAMA, MODELS
 from isotoken.conformance.oracle import log_softmax
@@ -103,10 +102,10 @@ def test_logprobs(lab: Lab, count: int) -> None:
     for case in cases:
         tokens, found = service.tokens[case.name], service.logprobs[case.name]
         assert [entry.token_id for entry in found] == tokens
-        trace = trace_of("llama", (*case.prompt, *tokens))
+        trace = lab.trace("llama", (*case.prompt, *tokens))
         for index, entry in enumerate(found):
             row = len(case.prompt) + index - 1
-            slack = 2 * bound_of(trace, row, lab.target.dtype)
+            slack = 2 * lab.bound(trace, row)
             check_logprobs(entry.token_id, entry.logprob, entry.rank, entry.top, trace.logits[row], count, slack)
 
 

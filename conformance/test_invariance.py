@@ -192,55 +192,6 @@ def test_everything_at_random(lab: Lab, seed: int) -> None:
     serve(lab, cases, **setup)
 
 
-@spec("INV-14")
-@requires("chunked_prefill")
-@pytest.mark.parametrize("model", ["llama", "gemma2", "moe"])
-def test_logits_however_computed(lab: Lab, model: str) -> None:
-    tokens = list(next(c for c in goldens(model) if c.name == "greedy-long").prompt)[:50]
-    rig = lab.rig(model)
-    ends = [19, 20, 21, 22, 49]
-    alone = rig.feed(rig.strand(tokens), [20, 1, 1, 1, 27], all_rows=False)
-    lab.check_logits(alone, tokens, ends, model)
-    for sizes in ([20, 3, 27], [7, 13, 30], [50]):
-        strand = rig.strand(tokens)
-        got = rig.feed(strand, sizes, all_rows=False)
-        for row, end in zip(got, [sum(sizes[: i + 1]) - 1 for i in range(len(sizes))], strict=True):
-            if end in ends:
-                mine = alone[ends.index(end)]
-                lab.same_logits(mine, row, f"{model}: position {end} alone and in chunks of {sizes}")
-    company = [rig.strand(tokens[::-1][:n], row_id=1 + i) for i, n in enumerate((5, 40, 17))]
-    strand = rig.strand(tokens)
-    for turn, (count, row) in enumerate(zip((20, 1, 1, 1, 27), alone, strict=True)):
-        work = [(s, 1 if turn else len(s.tokens) - 3, 1) for s in company if s.computed < len(s.tokens)]
-        got = rig.step([*work, (strand, count, 1)])[-1][0]
-        lab.same_logits(row, got, f"{model}: position {strand.computed - 1} alone and in a batch")
-
-
-@spec("INV-14")
-@requires("speculative")
-@pytest.mark.parametrize("model", ["llama", "gemma2", "moe"])
-def test_logits_of_a_verification(lab: Lab, model: str) -> None:
-    tokens = list(next(c for c in goldens(model) if c.name == "greedy-long").prompt)[:30]
-    rig = lab.rig(model)
-    one = rig.feed(rig.strand(tokens), [25, 1, 1, 1, 1, 1], all_rows=False)[1:]
-    verified = rig.strand(tokens)
-    rig.step([(verified, 25, 1)])
-    many = rig.step([(verified, 5, 5)])[0]
-    lab.check_logits(many, tokens, range(25, 30), model)
-    lab.same_logits(one, many, f"{model}: five decodes and one verification")
-
-
-@spec("INV-16")
-@requires("batch_invariant")
-def test_any_number_of_threads(lab: Lab) -> None:
-    tokens = list(named("greedy-long").prompt)
-    found = []
-    for threads in (1, 2):
-        rig = lab.rig(num_threads=threads)
-        found.append(rig.feed(rig.strand(tokens), [60, 1, 1, 30], all_rows=False))
-    lab.same_logits(found[0], found[1], "one thread and two")
-
-
 @spec("INV-1")
 def test_vocabulary_is_the_models(lab: Lab) -> None:
     service = serve(lab, SHORT)

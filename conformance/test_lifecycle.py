@@ -124,10 +124,12 @@ class Faulty:
 @spec("LIF-2")
 @pytest.mark.parametrize("place", ["prompt", "output"])
 def test_an_exception_fails_only_its_request(lab: Lab, place: str) -> None:
-    used = {token for case in OTHERS for token in (*case.prompt, *(case.tokens or ()))}
-    victims = [case for case in ALL if case not in OTHERS and set(case.tokens or ()) - used - {2}]
-    victim = next(c for c in victims if c.params.temperature == 0)
-    poison = next(t for t in (victim.tokens or ())[2:-1] if t not in used and t not in victim.prompt)
+    said = serve(lab, ALL).tokens
+    used = {token for case in OTHERS for token in (*case.prompt, *said[case.name])}
+    victims = [case for case in ALL if case not in OTHERS and case.params.temperature == 0]
+    fresh = {c.name: [t for t in said[c.name][2:-1] if t not in {*used, *c.prompt}] for c in victims}
+    victim = next(case for case in victims if fresh[case.name])
+    poison = fresh[victim.name][0]
     if place == "prompt":
         victim = replace(victim.but(prompt=(poison, *victim.prompt)), name=victim.name)
     service = Service(lab, Setup(wrap=lambda runner: Faulty(runner, poison)))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from isotoken.conformance.cases import goldens
-from isotoken.conformance.judge import bound_of, trace_of
 from isotoken.conformance.lab import Lab
 from isotoken.conformance.models import MODELS
 from isotoken.conformance.spec import spec
-from isotoken.conformance.targets import ROUTING_BOUNDS
 
 
 @spec("NUM-1", "NUM-2")
@@ -23,12 +21,12 @@ def test_certificate(lab: Lab, model: str) -> None:
         strand = rig.strand(tokens)
         got = rig.feed(strand, [start] + [1] * (len(tokens) - start), all_rows=False)
         lab.check_logits(got, tokens, range(start - 1, len(tokens)), model)
-        trace = trace_of(model, tuple(tokens))
+        trace = lab.trace(model, tokens)
         for mine, row in zip(got, range(start - 1, len(tokens)), strict=True):
             exact = trace.logits[row]
             second, first = np.sort(exact)[-2:]
-            margin, bound = first - second, bound_of(trace, row, lab.target.dtype)
-            if margin <= 2 * bound or trace.routing[row] <= ROUTING_BOUNDS[lab.target.dtype]:
+            margin, bound = first - second, lab.bound(trace, row)
+            if margin <= 2 * bound or trace.routing[row] <= lab.target.precision.routing_bound:
                 near += 1
                 lab.tally.flips += int(mine.argmax() != exact.argmax())
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from isotoken.conformance.cases import Case, goldens
-from isotoken.conformance.judge import bound_of, trace_of
 from isotoken.conformance.lab import Lab
 from isotoken.conformance.service import Service, serve
 from isotoken.conformance.spec import requires, spec
@@ -18,9 +17,9 @@ def check_scores(lab: Lab, service: Service, case: Case) -> None:
     """Compare a request's prompt_logprobs with the oracle."""
     found = service.prompt_logprobs[case.name]
     assert [entry.token_id for entry in found] == list(case.prompt[1:])
-    trace = trace_of("llama", case.prompt)
+    trace = lab.trace("llama", case.prompt)
     for row, entry in enumerate(found):
-        slack = 2 * bound_of(trace, row, lab.target.dtype)
+        slack = 2 * lab.bound(trace, row)
         count = case.params.num_prompt_logprobs or 0
         check_logprobs(entry.token_id, entry.logprob, entry.rank, entry.top, trace.logits[row], count, slack)
 
