@@ -64,6 +64,7 @@ class Built(NamedTuple):
     dtype: str
     reasons: tuple[str, ...]  # one line for each choice that the configuration left open
     checkpoint: Checkpoint
+    kv_cache: str  # the cache's name
 
 
 def build_engine(
@@ -87,11 +88,12 @@ def build_engine(
     runner_config = _runner_config(config, name, backend.capabilities, checkpoint, plugins, reasons)
     runner = backend.load(checkpoint, runner_config)
     try:
-        engine = _assemble(config, plugins, name, backend, runner, runner_config, publish, reasons)
+        kv_cache = _kv_cache(config, name, runner.info, reasons)
+        engine = _assemble(config, plugins, name, backend, runner, runner_config, kv_cache, publish, reasons)
     except BaseException:
         runner.close()
         raise
-    return Built(engine, name, runner.info.device, runner.info.dtype, tuple(reasons), checkpoint)
+    return Built(engine, name, runner.info.device, runner.info.dtype, tuple(reasons), checkpoint, kv_cache)
 
 
 def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -> tuple[str, Backend]:
@@ -123,7 +125,8 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
     passed_over += [f"{name}: no {device} device that it could use is here" for name in found]
     raise Unsupported(
         f"no engine is installed that runs on device {config.device!r} ({'; '.join(passed_over)}). "
-        "Install PyTorch (pip install torch), or choose the backend reference (plain numpy, slow)"
+        "Install one (for the CPU: pip install isotoken[onnxruntime]; for both: pip install torch), or choose the "
+        "backend reference (plain numpy, slow)"
     )
 
 
@@ -214,11 +217,11 @@ def _assemble(
     backend: Backend,
     runner: ModelRunner,
     runner_config: RunnerConfig,
+    kv_name: str,
     publish: Callable[[list[RequestOutput]], None],
     reasons: list[str],
 ) -> Engine:
     info, can = runner.info, backend.capabilities
-    kv_name = _kv_cache(config, name, info, reasons)
     prefix_caching = _prefix_caching(config, name, can, _whole_rows(kv_name, plugins), reasons)
     kv_cache = plugins.kv_caches.get_factory(kv_name)(info, KVCacheConfig(prefix_caching=prefix_caching))
     scheduler = plugins.schedulers.get_factory(config.scheduler)(kv_cache, SchedulerConfig.from_info(info))
@@ -254,6 +257,7 @@ def _drafter(
         num_draft_tokens=config.num_draft_tokens,
         info=info,
         prefix_caching=config.prefix_caching and bool(backend.capabilities.prefix_caching),
+        block_copies=config.prefix_caching and bool(backend.capabilities.block_copies),
         load_runner=load,
     )
     drafter: Drafter = plugins.drafters.get_factory(name)(context)
@@ -275,6 +279,7 @@ def _load_draft(folder: str, backend: Backend, info: RunnerInfo, target: RunnerC
         max_num_seqs=info.max_num_seqs,
         max_num_batched_tokens=info.max_num_batched_tokens,
         num_threads=target.num_threads,
+        options=target.options,
     )
     return backend.load(checkpoint, config)
 

@@ -133,7 +133,7 @@ def engine_info(config: EngineConfig, built: Built) -> EngineInfo:
         why=built.reasons,
         settings={
             "scheduler": config.scheduler,
-            "kv_cache": config.kv_cache,
+            "kv_cache": built.kv_cache,
             "sampler": config.sampler,
             "drafter": "model" if config.drafter == "none" and config.draft_model else config.drafter,
             "quantization": config.quantization or "none",

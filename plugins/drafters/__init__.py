@@ -14,5 +14,6 @@ class DrafterContext:
 
     num_draft_tokens: int  # the most to propose for a request
     info: RunnerInfo  # of the model that is drafted for
-    prefix_caching: bool = True  # whether a draft runner's blocks may be shared
+    prefix_caching: bool = True  # whether a draft runner's blocks may be shared,
+    block_copies: bool = True  # or, where they are whole rows, copied
     load_runner: Callable[[], ModelRunner] | None = None  # loads the draft checkpoint, where one is configured

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...core.batch_builder import BatchBuilder
+from ...core.interfaces import KVCache, RunnerInfo
 from ...core.kv_cache import KVCacheConfig, PagedKVCache
 from ...core.sampling import HostSampler
 from ...core.types import Request, Scheduled
+from ..kv_caches.contiguous import ContiguousKVCache
 from . import DrafterContext
 
 
@@ -32,7 +34,7 @@ class ModelDrafter:
                 f"the draft model's vocabulary has {info.vocab_size} tokens, the model's {context.info.vocab_size}"
             )
         self._sampler = self._runner.sampler or HostSampler()
-        self._kv = PagedKVCache(info, KVCacheConfig(prefix_caching=context.prefix_caching))
+        self._kv = _make_cache(info, context)
         self._builder = BatchBuilder(
             max_num_seqs=info.max_num_seqs, block_size=self._kv.block_size, vocab_size=info.vocab_size
         )
@@ -130,7 +132,7 @@ class ModelDrafter:
 
     def _draw(self, plan: list[Scheduled]) -> None:
         """Run a plan and append what it draws to the drafts."""
-        batch = self._builder.build(plan)
+        batch = self._builder.build(plan, self._kv.take_block_copies())
         logits = self._runner.forward(batch)
         if not len(batch.logits_indices):
             return
@@ -138,6 +140,13 @@ class ModelDrafter:
         drawing = (share.request for share in plan if share.num_logits)
         for shadow, token in zip(drawing, tokens, strict=True):
             shadow.draft_ids.append(token)
+
+
+def _make_cache(info: RunnerInfo, context: DrafterContext) -> KVCache:
+    """Return the cache that suits the draft runner's blocks."""
+    if info.block_size < info.max_model_len:
+        return PagedKVCache(info, KVCacheConfig(prefix_caching=context.prefix_caching))
+    return ContiguousKVCache(info, KVCacheConfig(prefix_caching=context.block_copies))
 
 
 def _has_ended(shadow: Request) -> bool:

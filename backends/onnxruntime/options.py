@@ -1,0 +1,52 @@
+"""The options of the onnxruntime backend, read from RunnerConfig.options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Switch = Literal["on", "off"]
+
+CHOICES: Mapping[str, tuple[str, ...]] = {  # the first is the default
+    "allow_spinning": ("off", "on"),
+    "flash_attention": ("off", "on"),
+    "graph_optimization": ("all", "extended", "basic", "off"),
+    "cuda_graphs": ("on", "off"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be set besides the configuration that every backend has.
+
+    allow_spinning: threads wait in a loop between two operators. Faster on an idle machine, several times slower on a
+    busy one.
+    flash_attention: ONNX Runtime's tiled attention on the CPU. It saves memory in long prompts, but rounds by how many
+    threads there are and where a prompt is cut, so that Capabilities.invariant_to no longer holds.
+    graph_optimization: how much ONNX Runtime rewrites the graph.
+    cuda_graphs: on CUDA, decode steps are recorded once for each window of rows and bucket of lengths, and replayed.
+    """
+
+    allow_spinning: bool
+    flash_attention: bool
+    graph_optimization: str
+    cuda_graphs: bool
+
+    @classmethod
+    def read(cls, options: Mapping[str, str]) -> Options:
+        """Check keys and values. Raises ValueError that lists what there is."""
+        for key, value in options.items():
+            if key not in CHOICES:
+                raise ValueError(f"backend onnxruntime: unknown option {key!r}; the options are: {', '.join(CHOICES)}")
+            if value not in CHOICES[key]:
+                raise ValueError(
+                    f"backend onnxruntime: option {key} is {value!r}, expected one of {', '.join(CHOICES[key])}"
+                )
+        chosen = {key: options.get(key, values[0]) for key, values in CHOICES.items()}
+        return cls(
+            allow_spinning=chosen["allow_spinning"] == "on",
+            flash_attention=chosen["flash_attention"] == "on",
+            graph_optimization=chosen["graph_optimization"],
+            cuda_graphs=chosen["cuda_graphs"] == "on",
+        )

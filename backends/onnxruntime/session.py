@@ -1,0 +1,118 @@
+"""Make an ONNX Runtime session from a decoder graph, its weights read from the checkpoint's files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import onnxruntime as ort
+
+from ...core.checkpoint import Checkpoint
+from ..onnx_graph import Graph
+from .options import Options
+
+NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+"""Read by ONNX Runtime's kernels when a session makes them. With tiles, sums depend on threads and chunks."""
+
+LEVELS = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+READ_BYTES = 4 << 20
+
+Provider = str | tuple[str, Mapping[str, Any]]
+
+
+def open_session(
+    checkpoint: Checkpoint,
+    graph: Graph,
+    options: Options,
+    *,
+    num_threads: int,
+    providers: Sequence[Provider] = ("CPUExecutionProvider",),
+    config: Mapping[str, str] | None = None,
+) -> ort.InferenceSession:
+    """Read the weights, with progress, and make the session; its own copies of them are all that stays in memory.
+
+    `config` are ONNX Runtime's session configuration entries. Raises what ONNX Runtime raises.
+    """
+    read_through(checkpoint)
+    files = graph.files()
+    settings = session_options(options, num_threads, config or {})
+    settings.add_external_initializers_from_files_in_memory(
+        list(files), list(files.values()), [contents.size for contents in files.values()]
+    )
+    with flash_attention(options.flash_attention):
+        return ort.InferenceSession(graph.to_bytes(), settings, providers=list(providers))
+
+
+def session_options(options: Options, num_threads: int, config: Mapping[str, str]) -> ort.SessionOptions:
+    """Return the settings of a session."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = num_threads or default_num_threads()
+    settings.inter_op_num_threads = 1  # one operator after the other
+    settings.graph_optimization_level = LEVELS[options.graph_optimization]
+    settings.enable_mem_pattern = False  # plans one for each shape of batch, and there is no end of shapes
+    settings.log_severity_level = 3  # errors: they are raised as well, and warnings are about what is meant to be so
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.allow_spinning)))
+    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for key, value in config.items():
+        settings.add_session_config_entry(key, value)
+    return settings
+
+
+def default_num_threads() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_through(checkpoint: Checkpoint) -> None:
+    """Read every tensor's bytes once, so that Checkpoint's on_read tells how far loading is; the system keeps them.
+
+    ONNX Runtime reads all weights in one call that says nothing until it is done.
+    """
+    for name in checkpoint.names():
+        place = checkpoint.location(name)
+        with place.path.open("rb", buffering=0) as file:
+            file.seek(place.offset)
+            left = place.num_bytes
+            while left > 0 and (chunk := file.read(min(left, READ_BYTES))):
+                left -= len(chunk)
+        checkpoint.tensor(name)  # reports it as read
+
+
+@contextmanager
+def flash_attention(wanted: bool) -> Iterator[None]:
+    """Have ONNX Runtime's attention use its tiled kernels, or not, in the sessions made meanwhile."""
+    before = os.environ.get(NO_FLASH)
+    os.environ[NO_FLASH] = "0" if wanted else "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[NO_FLASH]
+        else:
+            os.environ[NO_FLASH] = before
+
+
+def weight_bytes(graph: Graph) -> int:
+    """Return the bytes of the weights as the session holds them: a matrix that is cast, in the dtype it is cast to."""
+    total = 0
+    for name, value in graph.model.graph.initializers.items():
+        tensor = value.const_value
+        if name not in graph.weights or tensor is None:
+            continue
+        kept = 0
+        for node, _ in value.uses():
+            cast = node.outputs[0].type if node.op_type == "Cast" else None
+            kept = max(kept, tensor.size * _itemsize(cast.dtype) if cast is not None else tensor.nbytes)
+        total += kept
+    return total
+
+
+def _itemsize(dtype: Any) -> int:
+    return int(dtype.itemsize)
