@@ -18,4 +18,5 @@ def run(argv: Sequence[str]) -> int:
         return 4
     from .session import Session  # noqa: PLC0415
 
-    return int(pytest.main(["--pyargs", "isotoken.conformance.http", *rest], plugins=[Session(settings)]))
+    quiet = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return int(pytest.main(["--pyargs", "isotoken.conformance.http", *quiet, *rest], plugins=[Session(settings)]))

@@ -26,16 +26,31 @@ def check_error(reply: Reply, *statuses: int, field: str = "", all_keys: bool = 
     return error
 
 
-def spells(tokens: Sequence[str], text: str) -> bool:
-    """Whether tokens put together are a text. Special tokens and parts of characters need not show in it."""
-    rest = text
-    for token in tokens:
-        if rest.startswith(token):
-            rest = rest[len(token) :]
-        elif not _is_hidden(token):
-            return False
-    return not rest or "\ufffd" in text
+def spells(tokens: Sequence[str | list[int]], text: str) -> bool:
+    """Whether tokens, as labels or as bytes, are a text. Special ones need not show, nor parts of characters."""
+    spelt = [bytes(token) if isinstance(token, list) else _bytes_of(token) for token in tokens]
+    if any(REPLACEMENT in part for part in spelt):
+        return True  # a label of this server's does not tell which bytes it stands for
+    shown = [part for part in spelt if not _SPECIAL.fullmatch(part)]
+    return _plain(text) in (_plain(_decode(spelt)), _plain(_decode(shown)))
 
 
-def _is_hidden(token: str) -> bool:
-    return bool(re.fullmatch(r"bytes:.*|<.*>|\[.*\]", token, re.DOTALL)) or "\ufffd" in token or not token
+REPLACEMENT = "\ufffd".encode()
+_SPECIAL = re.compile(rb"<.*>|\[.*\]", re.DOTALL)
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def _bytes_of(label: str) -> bytes:
+    """The bytes of a token's label; OpenAI writes those that are no text as bytes:\\xe2\\x82."""
+    if label.startswith("bytes:\\x"):
+        return bytes(int(digits, 16) for digits in _ESCAPED.findall(label))
+    return label.encode()
+
+
+def _decode(parts: Sequence[bytes]) -> str:
+    return b"".join(parts).decode(errors="replace")
+
+
+def _plain(text: str) -> str:
+    """How many replacement characters ill-formed bytes give is for each server to say."""
+    return re.sub("\ufffd+", "\ufffd", text)

@@ -24,7 +24,7 @@ class Told:
         found = choice.get("logprobs")
         if not found:
             return
-        if route.name == "chat":
+        if route.is_chat:
             for item in found.get("content") or ():
                 self.tokens.append(item["token"])
                 self.logprobs.append(item["logprob"])

@@ -27,15 +27,20 @@ class Route:
     object: str
     chunk: str  # the same, in a stream
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether it takes a conversation."""
+        return self.name == "chat"
+
     def body(self, prompt: Any, fields: dict[str, Any]) -> dict[str, Any]:
         """Write a request's body."""
-        if self.name == "chat":
+        if self.is_chat:
             return {"messages": [{"role": "user", "content": prompt}], **fields}
         return {"prompt": prompt, **fields}
 
     def text(self, choice: dict[str, Any]) -> str:
         """The text of a whole choice."""
-        return (choice["message"]["content"] or "") if self.name == "chat" else choice["text"]
+        return (choice["message"]["content"] or "") if self.is_chat else choice["text"]
 
     def texts(self, answer: dict[str, Any]) -> list[str]:
         """The texts of a whole answer's choices, in order."""
@@ -43,7 +48,7 @@ class Route:
 
     def logprobs(self, count: int) -> dict[str, Any]:
         """The fields that ask for this many alternatives at each position."""
-        return {"logprobs": True, "top_logprobs": count} if self.name == "chat" else {"logprobs": count}
+        return {"logprobs": True, "top_logprobs": count} if self.is_chat else {"logprobs": count}
 
 
 COMPLETIONS = Route(name="completions", path="/v1/completions", object="text_completion", chunk="text_completion")

@@ -17,7 +17,7 @@ def test_a_large_bias_forces_its_token(server: Server, route: Route) -> None:
         fields = {"logit_bias": {str(token): 100}, "temperature": 1, "seed": 1, "max_tokens": 6}
         (choice,) = server.whole(route, PROMPTS[1], **fields, **route.logprobs(1))["choices"]
         found = choice["logprobs"]
-        names = found["tokens"] if route is COMPLETIONS else [item["token"] for item in found["content"]]
+        names = [item["token"] for item in found["content"]] if route.is_chat else found["tokens"]
         assert len(set(names)) == 1, f"token {token} was forced, and {names} came"
         assert len(names) == 6
         texts.append(names[0])

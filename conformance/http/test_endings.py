@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
@@ -24,52 +25,55 @@ def test_no_more_tokens_than_asked_for(server: Server, route: Route, count: int)
         assert used == count or reason == "stop", f"{used} of {count} tokens, and the reason is {reason}"
 
 
-def _text(server: Server, route: Route) -> str:
-    """An answer with enough text to stop in the middle of; its length differs with the model."""
-    for prompt in PROMPTS:
+class Free(NamedTuple):
+    """An answer that nothing stops, and a clean stretch of its text to take stop strings from."""
+
+    prompt: str
+    text: str
+    stretch: str
+
+
+def _free(server: Server, route: Route) -> Free:
+    """The answer with the longest clean stretch: how long answers are, and how clean, differs with the model."""
+    found = []
+    for prompt in PROMPTS[:6]:
         (text,) = route.texts(server.whole(route, prompt, max_tokens=LENGTH, **server.on))
-        if len(text) >= 12 and "\ufffd" not in text[:12]:
-            return text
-    pytest.skip("the model's answers are too short to be stopped")
+        found.append(Free(prompt, text, max(text.split("\ufffd"), key=len)))
+    best = max(found, key=lambda free: len(free.stretch))
+    if len(best.stretch) < 8:
+        pytest.skip("the model's answers are too short to be stopped")
+    return best
 
 
-def _prompt_of(server: Server, route: Route, text: str) -> str:
-    """The prompt that gives a text."""
-    return next(p for p in PROMPTS if route.texts(server.whole(route, p, max_tokens=LENGTH, **server.on)) == [text])
-
-
-def _stops(text: str) -> Iterator[list[str]]:
+def _stops(stretch: str) -> Iterator[list[str]]:
     """Stop strings from all over a text: of any length, across tokens, several at once."""
-    usable = text.split("\ufffd", maxsplit=1)[0]
-    for start in range(0, len(usable) - 4, max(1, len(usable) // 6)):
-        for length in (1, 3, 4):
-            yield [usable[start : start + length]]
-    middle = len(usable) // 2
-    yield [usable[middle + 3 : middle + 6], usable[middle : middle + 2]]
-    yield [usable[middle : middle + 3], "\u2603\u2604"]
+    for start in range(0, len(stretch) - 4, max(1, len(stretch) // 4)):
+        for length in (1, 4):
+            yield [stretch[start : start + length]]
+    middle = len(stretch) // 2
+    yield [stretch[middle + 2 : middle + 4], stretch[middle : middle + 2]]
+    yield [stretch[middle : middle + 3], "\u2603\u2604"]
 
 
 @spec("HTTP-19")
 def test_a_stop_string_ends_the_text_before_it(server: Server, route: Route) -> None:
-    text = _text(server, route)
-    prompt = _prompt_of(server, route, text)
-    for stop in _stops(text):
-        cut = min(at for at in (text.find(string) for string in stop) if at >= 0)
+    free = _free(server, route)
+    for stop in _stops(free.stretch):
+        cut = min(at for at in (free.text.find(string) for string in stop) if at >= 0)
         fields = {"max_tokens": LENGTH, "stop": stop, **server.on}
-        whole = server.whole(route, prompt, **fields)
-        assert route.texts(whole) == [text[:cut]], f"stop {stop!r} in {text!r}"
+        whole = server.whole(route, free.prompt, **fields)
+        assert route.texts(whole) == [free.text[:cut]], f"stop {stop!r} in {free.text!r}"
         assert whole["choices"][0]["finish_reason"] == "stop"
-        stream = server.streamed(route, prompt, **fields)
-        assert stream.text() == text[:cut], f"streamed, stop {stop!r} in {text!r}"
+        stream = server.streamed(route, free.prompt, **fields)
+        assert stream.text() == free.text[:cut], f"streamed, stop {stop!r} in {free.text!r}"
 
 
 @spec("HTTP-19")
 def test_half_a_stop_string_costs_no_text(server: Server, route: Route) -> None:
-    text = _text(server, route)
-    prompt = _prompt_of(server, route, text)
-    stop = [text[len(text) // 3 :][:3] + "\u2603", text[-3:] + "\u2603"]
-    assert route.texts(server.whole(route, prompt, max_tokens=LENGTH, stop=stop, **server.on)) == [text]
-    assert server.streamed(route, prompt, max_tokens=LENGTH, stop=stop, **server.on).text() == text
+    free = _free(server, route)
+    fields = {"max_tokens": LENGTH, "stop": [free.stretch[2:5] + "\u2603", free.text[-3:] + "\u2603"], **server.on}
+    assert route.texts(server.whole(route, free.prompt, **fields)) == [free.text]
+    assert server.streamed(route, free.prompt, **fields).text() == free.text
 
 
 @spec("HTTP-20")
@@ -90,9 +94,9 @@ def test_stop_tokens(server: Server) -> None:
 
 @spec("HTTP-20")
 def test_a_stop_string_is_named_and_shown_where_asked_for(server: Server, route: Route) -> None:
-    text = _text(server, route)
-    prompt, stop = _prompt_of(server, route, text), text[5:8]
+    free = _free(server, route)
+    stop = free.stretch[3:6]
     fields = {"max_tokens": LENGTH, "stop": stop, "include_stop_str_in_output": True, **server.on}
-    (choice,) = server.whole(route, prompt, **fields)["choices"]
+    (choice,) = server.whole(route, free.prompt, **fields)["choices"]
     assert choice["stop_reason"] == stop
-    assert route.text(choice) == text[: text.find(stop) + len(stop)]
+    assert route.text(choice) == free.text[: free.text.find(stop) + len(stop)]

@@ -44,7 +44,7 @@ def test_a_bad_field_is_named(server: Server, route: Route, fields: dict[str, An
 
 @spec("HTTP-29")
 def test_a_missing_field_is_named(server: Server, route: Route) -> None:
-    field = "messages" if route is CHAT else "prompt"
+    field = "messages" if route.is_chat else "prompt"
     reply = server.post(route.path, {"model": server.facts.model, "max_tokens": 1})
     check_error(reply, *CLIENT_ERRORS, field=field)
 

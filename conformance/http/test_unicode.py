@@ -29,10 +29,10 @@ def test_characters_are_streamed_whole(server: Server, route: Route) -> None:
     characters = _split(server)
     if not characters:
         server.absent("no /tokenize, or no character of several tokens: there is nothing that could be broken")
-    for character, tokens in characters:
-        for seed in range(3):
+    for character, tokens in characters[:3]:
+        for seed in range(2):
             fields = {"logit_bias": {str(token): 100 for token in tokens}, "temperature": 2, "seed": seed}
-            fields |= {"max_tokens": 40, **server.on}
+            fields |= {"max_tokens": 24, **server.on}
             (text,) = route.texts(server.whole(route, PROMPTS[0], **fields))
             stream = server.streamed(route, PROMPTS[0], **fields)
             assert not stream.faults, stream.faults
