@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .bench import bench
 from .chat import chat
 from .conformance import conformance
 from .flags import unfold
@@ -61,6 +62,7 @@ _add(generate, "Run a model")
 _add(chat, "Run a model")
 app.add_typer(models, name="models", rich_help_panel="Look around")
 _add(plugins, "Look around")
+_add(bench, "Look around")
 _add(
     conformance,
     "Look around",
