@@ -72,7 +72,11 @@ class ModelRunner(Protocol):
 
     @property
     def sampler(self) -> Sampler | None:
-        """A sampler for this runner's own logits, or None to use the host sampler."""
+        """A sampler for this runner's own logits, or None to use the host sampler, which is plain and slow.
+
+        A runner whose logits np.asarray can read returns core.fast_sampler.FastSampler(): the same tokens, and a
+        hundredth of the time where the vocabulary is large.
+        """
         ...
 
     def forward(self, batch: Batch) -> Logits:

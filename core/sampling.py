@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from .batch import Float32, Int32, Int64, Sampled, SamplingRows, UInt32, UInt64
 from .interfaces import Logits
 
 Bool = NDArray[np.bool_]
+Score = Callable[[Float32, int, int], tuple[float, int, Int64]]
+"""(raw logits [V], token, k) -> (log of the sum of exponentials, the token's rank, the best k ids)."""
 
 NOISE_SPAN = np.float32(20.0)
 """Gumbel noise from 23-bit uniforms lies between -2.9 and 16.7: a token this far below the best cannot win."""
@@ -49,14 +52,21 @@ def philox4x32_10(key: UInt64, counter: tuple[UInt64, UInt64, UInt64, UInt64]) -
 
 
 def gumbel(seeds: UInt64, positions: Int64, ids: Int64) -> Float32:
-    """Standard Gumbel noise for (seed, position, token id), each [n]; equal neighbours of ids // 4 share a counter."""
+    """Standard Gumbel noise for (seed, position, token id), each [n]; equal neighbours of ids // 4 share a counter.
+
+    One seed and one position [1] serve all ids.
+    """
     groups = ids >> 2
     first = np.ones(len(ids), np.bool_)
-    first[1:] = (groups[1:] != groups[:-1]) | (seeds[1:] != seeds[:-1]) | (positions[1:] != positions[:-1])
+    first[1:] = groups[1:] != groups[:-1]
+    if len(seeds) > 1:
+        first[1:] |= (seeds[1:] != seeds[:-1]) | (positions[1:] != positions[:-1])
     at = np.flatnonzero(first)
-    position = positions[at].astype(np.uint64)
+    if len(seeds) > 1:
+        seeds, positions = seeds[at], positions[at]
+    position = positions.astype(np.uint64)
     counter = (groups[at].astype(np.uint64), position & _MASK32, position >> np.uint64(32), np.zeros_like(position))
-    words = np.stack(philox4x32_10(seeds[at], counter), axis=1)
+    words = np.stack(philox4x32_10(seeds, counter), axis=1)
     bits = words[np.cumsum(first) - 1, ids & 3]
     uniform = ((bits >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)  # exact
     noise: Float32 = -np.log(-np.log(uniform))
@@ -79,7 +89,7 @@ class HostSampler:
             chunk = drawn[start : start + step]
             tokens[chunk] = _draw(edited[chunk] / rows.temperature[chunk, None], rows.select(chunk))
         tokens = np.where(rows.target_ids < 0, tokens, rows.target_ids)
-        return _with_logprobs(raw, tokens, rows.num_logprobs)
+        return with_logprobs(raw, tokens, rows.num_logprobs, _score)
 
 
 def edit_logits(logits: Float32, rows: SamplingRows) -> Float32:
@@ -138,7 +148,7 @@ def _kept(y: Float32, candidates: Bool, top_k: int, top_p: np.float32, min_p: np
     return kept
 
 
-def _with_logprobs(logits: Float32, tokens: Int32, num_logprobs: Int32) -> Sampled:
+def with_logprobs(logits: Float32, tokens: Int32, num_logprobs: Int32, score: Score) -> Sampled:
     """Add log-softmax values, ranks and the best tokens of the raw logits for the rows that asked (-2: did not)."""
     asked = np.flatnonzero(num_logprobs > -2)
     if not len(asked):
@@ -148,14 +158,18 @@ def _with_logprobs(logits: Float32, tokens: Int32, num_logprobs: Int32) -> Sampl
     logprobs, ranks = np.zeros(num_rows, np.float32), np.zeros(num_rows, np.int32)
     top_ids, top_logprobs = np.zeros((num_rows, width), np.int32), np.zeros((num_rows, width), np.float32)
     for row in asked:
-        x = logits[row].astype(np.float64)
-        own = x[tokens[row]]
-        log_total = x.max() + np.log(np.exp(x - x.max()).sum())
-        logprobs[row], ranks[row] = own - log_total, 1 + np.count_nonzero(x > own)
+        x = logits[row]
         k = vocab_size if num_logprobs[row] == -1 else min(int(num_logprobs[row]), vocab_size)
-        best = best_ids(x, k)
-        top_ids[row, :k], top_logprobs[row, :k] = best, x[best] - log_total
+        log_total, ranks[row], best = score(x, tokens[row], k)
+        logprobs[row] = np.float64(x[tokens[row]]) - log_total
+        top_ids[row, :k], top_logprobs[row, :k] = best, x[best].astype(np.float64) - log_total
     return Sampled(tokens, logprobs, ranks, top_ids, top_logprobs)
+
+
+def _score(logits: Float32, token: int, k: int) -> tuple[float, int, Int64]:
+    x = logits.astype(np.float64)
+    log_total = float(x.max() + np.log(np.exp(x - x.max()).sum()))
+    return log_total, 1 + int(np.count_nonzero(x > x[token])), best_ids(x, k)
 
 
 def best_ids(values: NDArray[Any], k: int) -> Int64:

@@ -180,8 +180,8 @@ MUTATIONS = [
         "logprobs of the edited logits",
         "test_greedy and test_logprobs or test_prompt_logprobs",
         SAMPLING,
-        "return _with_logprobs(raw, tokens, rows.num_logprobs)",
-        "return _with_logprobs(raw / 1.01, tokens, rows.num_logprobs)",
+        "return with_logprobs(raw, tokens, rows.num_logprobs, _score)",
+        "return with_logprobs(raw / 1.01, tokens, rows.num_logprobs, _score)",
     ),
     Mutation(
         "prompt scores one position late",
