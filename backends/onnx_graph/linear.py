@@ -2,26 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import onnx_ir as ir
 
-from .options import GraphOptions
+from ...core.types import Unsupported
+from ...kernels.cpu.quantize import quantize, quantize_fp8, quantize_rows
+from .options import NUMPY_DTYPES, GraphOptions
 from .weights import Weights
 from .writer import GraphWriter
 
-Linear = Callable[[ir.Value, str], ir.Value]  # (x [T, inputs], canonical name of the weight) -> [T, outputs]
+
+class Linear(Protocol):
+    """One form of the product x @ weight.T + bias."""
+
+    def __call__(self, x: ir.Value, name: str) -> ir.Value:
+        """Multiply x [T, inputs] by the weight of a canonical name, and add its bias if it has one: [T, outputs]."""
+        ...
+
+
+class Gemm:
+    """`gemm`: the checkpoint's matrix [outputs, inputs] as it lies there."""
+
+    def __init__(self, writer: GraphWriter, weights: Weights, options: GraphOptions) -> None:
+        self._writer, self._weights, self._options = writer, weights, options
+
+    def __call__(self, x: ir.Value, name: str) -> ir.Value:
+        """See Linear."""
+        operands = [self.matrix(name), self._weights.vector(f"{name}.bias")]
+        return self._writer.op("Gemm", x, *filter(None, operands), name=f"{name}.product", transB=1)
+
+    def matrix(self, name: str) -> ir.Value:
+        """Return the weight [outputs, inputs] in the compute dtype."""
+        return self._weights.matrix(name)
+
+
+class Qdq(Gemm):
+    """`qdq`: Gemm with a quantised matrix that DequantizeLinear restores, as TensorRT wants it.
+
+    int4 has a scale for each block of inputs, int8 one for each output, fp8 one for the matrix.
+    """
+
+    def matrix(self, name: str) -> ir.Value:
+        """See Gemm."""
+        write, dtype, block_size = self._writer, NUMPY_DTYPES[self._options.dtype], self._options.block_size
+        weight, quantised, scale = self._weights.array(name), f"{name}.quantised", f"{name}.scale"
+        match self._options.quantization:
+            case "int8":
+                values, scales = quantize_rows(weight, dtype)
+                operands = write.weight(quantised, values), write.constant(scale, scales)
+                return write.op("DequantizeLinear", *operands, axis=0)
+            case "fp8":
+                values, scales = quantize_fp8(weight, dtype)
+                return write.op("DequantizeLinear", write.weight(quantised, values), write.constant(scale, scales))
+            case _:
+                if weight.shape[1] % block_size:
+                    raise Unsupported(
+                        f"linear 'qdq', int4: {name} has {weight.shape[1]} inputs, which blocks of {block_size} do not "
+                        "divide; choose another block_size, or int8"
+                    )
+                packed, scales = quantize(weight, 4, block_size, dtype)
+                signed = (packed ^ 0x88).reshape(len(weight), -1)  # from q + 8 to two's complement
+                operands = write.weight(quantised, signed, ir.DataType.INT4), write.constant(scale, scales)
+                return write.op("DequantizeLinear", *operands, axis=1, block_size=block_size)
+
+
+class MatMulNBits:
+    """`nbits`: ONNX Runtime's product with int4 or int8 matrices in blocks."""
+
+    def __init__(self, writer: GraphWriter, weights: Weights, options: GraphOptions) -> None:
+        self._writer, self._weights, self._options = writer, weights, options
+
+    def __call__(self, x: ir.Value, name: str) -> ir.Value:
+        """See Linear."""
+        write, options, weight = self._writer, self._options, self._weights.array(name)
+        bits = 4 if options.quantization == "int4" else 8
+        packed, scales = quantize(weight, bits, options.block_size, NUMPY_DTYPES[options.dtype])
+        operands = write.weight(f"{name}.quantised", packed), write.constant(f"{name}.scale", scales)
+        return write.contrib(
+            "MatMulNBits", x, *operands, None, None, self._weights.vector(f"{name}.bias"), name=f"{name}.product",
+            N=weight.shape[0], K=weight.shape[1], bits=bits,
+            block_size=options.block_size, accuracy_level=options.accuracy_level,
+        )  # fmt: skip
 
 
 def make_linear(writer: GraphWriter, weights: Weights, options: GraphOptions) -> Linear:
     """Return the linear layer of the form that the options ask for."""
-
-    def gemm(x: ir.Value, name: str) -> ir.Value:
-        """Multiply by the checkpoint's matrix [outputs, inputs] as it lies there."""
-        return writer.op("Gemm", x, *_present(weights.matrix(name), weights.vector(f"{name}.bias")), transB=1)
-
-    return gemm
-
-
-def _present(*values: ir.Value | None) -> list[ir.Value]:
-    return [value for value in values if value is not None]
+    forms: dict[str | None, type[Gemm] | type[MatMulNBits]] = {"gemm": Gemm, "nbits": MatMulNBits, "qdq": Qdq}
+    return forms[options.linear](writer, weights, options)

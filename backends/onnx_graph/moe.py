@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .blocks import Blocks
+from .options import DATA_TYPES
 
 
 def mixture(blocks: Blocks, x: ir.Value, i: int) -> ir.Value:
@@ -14,14 +15,18 @@ def mixture(blocks: Blocks, x: ir.Value, i: int) -> ir.Value:
     sizes that depend on data without waiting for them, so that in the form `standard-mask` each expert computes all
     tokens, and those that did not choose it count for nothing.
     """
-    spec, prefix = blocks.spec, f"layers.{i}."
+    write, spec, prefix = blocks.writer, blocks.spec, f"layers.{i}."
     shares = _route(blocks, x, f"{prefix}router", spec.layers[i].num_experts)
     add = _add_all if blocks.options.attention == "standard-mask" else _add_chosen
-    out = blocks.writer.op("Mul", x, blocks.scalar(0.0))
+    out = write.op("Mul", _cast(blocks, x, "float32"), blocks.scalar(0.0, "float32"))  # added up in float32
     for expert in range(spec.layers[i].num_experts):
-        share = blocks.writer.op("Gather", shares, blocks.writer.ints(expert), axis=1)  # [T, 1]
+        share = write.op("Gather", shares, write.ints(expert), axis=1)  # [T, 1]
         out = add(blocks, out, x, share, f"{prefix}experts.{expert}.")
-    return out
+    return _cast(blocks, out, blocks.options.dtype)
+
+
+def _cast(blocks: Blocks, x: ir.Value, dtype: str) -> ir.Value:
+    return x if blocks.options.dtype == "float32" else blocks.writer.op("Cast", x, to=DATA_TYPES[dtype])
 
 
 def _route(blocks: Blocks, x: ir.Value, name: str, num_experts: int) -> ir.Value:
@@ -39,7 +44,8 @@ def _route(blocks: Blocks, x: ir.Value, name: str, num_experts: int) -> ir.Value
 
 
 def _add_all(blocks: Blocks, out: ir.Value, x: ir.Value, share: ir.Value, prefix: str) -> ir.Value:
-    return blocks.writer.op("Add", out, blocks.writer.op("Mul", share, blocks.mlp(x, prefix)))
+    answers = blocks.writer.op("Mul", share, blocks.mlp(x, prefix))
+    return blocks.writer.op("Add", out, _cast(blocks, answers, "float32"))
 
 
 def _add_chosen(blocks: Blocks, out: ir.Value, x: ir.Value, share: ir.Value, prefix: str) -> ir.Value:
@@ -49,4 +55,10 @@ def _add_chosen(blocks: Blocks, out: ir.Value, x: ir.Value, share: ir.Value, pre
     tokens = write.op("Squeeze", chosen, write.ints(0))
     shares = write.op("Gather", share, tokens, axis=0)  # [tokens, 1]
     answers = write.op("Mul", shares, blocks.mlp(write.op("Gather", x, tokens, axis=0), prefix))
-    return write.op("ScatterND", out, write.op("Unsqueeze", tokens, write.ints(1)), answers, reduction="add")
+    return write.op(
+        "ScatterND",
+        out,
+        write.op("Unsqueeze", tokens, write.ints(1)),
+        _cast(blocks, answers, "float32"),
+        reduction="add",
+    )
