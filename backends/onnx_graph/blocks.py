@@ -68,12 +68,15 @@ class Blocks:
         return self.linear(widened, f"{prefix}down_proj")
 
     def rope(self, rope: RopeSpec) -> tuple[ir.Value, ir.Value]:
-        """Return the tables of cos and sin [max_model_len, rotary_dim / 2], one pair for equal ropes."""
+        """Return the tables of cos and sin [max_model_len + 1, rotary_dim / 2], one pair for equal ropes.
+
+        The position beyond max_model_len is for a token that pads a run.
+        """
         ropes = list(dict.fromkeys(layer.rope for layer in self.spec.layers if layer.rope is not None))
         dtype = NUMPY_DTYPES[self.options.dtype]
         names = [f"rope.{ropes.index(rope)}.{function}" for function in ("cos", "sin")]
         missing = any(name not in self.writer.initializers for name in names)
-        tables = rope_tables(rope, self.max_model_len) if missing else (np.empty(0), np.empty(0))
+        tables = rope_tables(rope, self.max_model_len, num_spare=1) if missing else (np.empty(0), np.empty(0))
         cos, sin = (self.writer.constant(name, table.astype(dtype)) for name, table in zip(names, tables, strict=True))
         return cos, sin
 

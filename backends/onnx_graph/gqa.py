@@ -39,11 +39,15 @@ class GroupQueryAttention:
         elif rope is not None:
             query = self._rotate(query, spec.num_heads, rope)
             key = self._rotate(key, spec.num_kv_heads, rope)
+        if self._casts():
+            query, key, value = (write.op("Cast", x, to=self._blocks.options.kv_data_type) for x in (query, key, value))
         attended, present_key, present_value = write.ops(
             "GroupQueryAttention", query, key, value, *past, self._seqlens, self._total, *tables,
             outputs=3, domain=CONTRIB, name=f"layers.{i}.attention", **self._attributes(i, bool(tables)),
         )  # fmt: skip
         return_cache(self._blocks, i, present_key, present_value, shape)
+        if self._casts():
+            attended = write.op("Cast", attended, to=self._blocks.options.data_type)
         return write.op("Reshape", attended, write.ints(-1, spec.q_size))
 
     def _attributes(self, i: int, do_rotary: bool) -> dict[str, Any]:
@@ -58,8 +62,17 @@ class GroupQueryAttention:
             attributes["softcap"] = spec.attention_softcap
         return attributes
 
+    def _casts(self) -> bool:
+        """Whether attention is computed in the cache's dtype: a cache in another dtype would be cast in every run."""
+        return self._blocks.options.kv_data_type != self._blocks.options.data_type
+
     def _rotates(self, rope: RopeSpec) -> bool:
-        """Whether the operator can rotate by itself: it takes heads and rotary parts of whole vectors only."""
+        """Whether the operator can rotate by itself: it takes heads and rotary parts of whole vectors only.
+
+        A cache in another dtype: rotated before, in the compute dtype.
+        """
+        if self._casts():
+            return False
         return self._blocks.spec.head_dim % 16 == 0 and rope.rotary_dim % 16 == 0
 
     def _rotate(self, x: ir.Value, num_heads: int, rope: RopeSpec) -> ir.Value:

@@ -64,7 +64,7 @@ class GraphWriter:
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> ir.Value:
         """Declare a graph input."""
-        value = ir.Input(name, ir.Shape(shape), ir.TensorType(dtype))
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
         self.inputs.append(value)
         return value
 
