@@ -88,10 +88,13 @@ def inverse_frequencies(rope: RopeSpec, max_model_len: int) -> tuple[Float64, fl
             return inv_freq / np.asarray(factors), rope.number("attention_factor")
 
 
-def rope_tables(rope: RopeSpec, max_model_len: int) -> tuple[Float64, Float64]:
-    """Return cos and sin [max_model_len, rotary_dim / 2] of every position, the attention factor multiplied in."""
+def rope_tables(rope: RopeSpec, max_model_len: int, *, num_spare: int = 0) -> tuple[Float64, Float64]:
+    """Return cos and sin [max_model_len + num_spare, rotary_dim / 2] of every position, the attention factor included.
+
+    Spare positions are for padding: their frequencies are those of max_model_len.
+    """
     inv_freq, attention_factor = inverse_frequencies(rope, max_model_len)
-    angles = np.arange(max_model_len, dtype=np.float64)[:, None] * inv_freq
+    angles = np.arange(max_model_len + num_spare, dtype=np.float64)[:, None] * inv_freq
     return np.cos(angles) * attention_factor, np.sin(angles) * attention_factor
 
 
