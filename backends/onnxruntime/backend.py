@@ -19,6 +19,7 @@ from .runner import OnnxRuntimeRunner
 from .session import open_session, weight_bytes
 
 QUANTIZATIONS = frozenset({"int8", "int4"})
+KV_CACHE_DTYPES = frozenset({"float32", "float16"})
 
 
 class OnnxRuntimeBackend:
@@ -31,6 +32,7 @@ class OnnxRuntimeBackend:
             dtypes=frozenset({"float32"}),
             devices=frozenset({"cpu"}),
             quantizations=QUANTIZATIONS,
+            kv_cache_dtypes=KV_CACHE_DTYPES,
             prefix_caching=unsupported(
                 "ONNX Runtime's attention reads each request's keys and values from one row of its own, so no block "
                 "can stand in two tables; prefixes are copied from row to row instead (kv_cache contiguous)"
@@ -52,10 +54,12 @@ class OnnxRuntimeBackend:
         self._refuse_absent(config)
         sizes.check_config(config)
         max_model_len = checkpoint.spec.resolve_max_model_len(config.max_model_len)
-        shape = sizes.row_shape(checkpoint, max_model_len, "float32")
+        kv_dtype = "float32" if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
+        shape = sizes.row_shape(checkpoint, max_model_len, kv_dtype)
         info = sizes.plan(checkpoint, config, dtype="float32", shape=shape, free=available_bytes())
-        graph = build_graph(checkpoint, GraphOptions(quantization=config.quantization, max_model_len=max_model_len))
-        rows = HostRows(shape, info.num_blocks, np.dtype(np.float32))
+        graph_options = GraphOptions(quantization=config.quantization, kv_dtype=kv_dtype, max_model_len=max_model_len)
+        graph = build_graph(checkpoint, graph_options)
+        rows = HostRows(shape, info.num_blocks, np.dtype(kv_dtype))
         try:
             session = open_session(checkpoint, graph, options, num_threads=config.num_threads)
         except BaseException:
