@@ -49,7 +49,7 @@ class TensorRTBackend:
         device = self._open_device(config.device)
         with device.active():
             design = make_design(checkpoint, config, device)
-            rows = _rows_that_fit(design, device)
+            _rows_that_fit(design, device, beside=checkpoint.num_bytes)  # else the minutes of a build would be lost
             journal = Journal()
             store = _store(design.options)
             plan = store.load(design.key) if store is not None else None
@@ -59,6 +59,7 @@ class TensorRTBackend:
             if design.options.refit:
                 engine.refit(design.graph)
             engine.check(design.graph, design.profiles)
+            rows = _rows_that_fit(design, device)
             info = RunnerInfo(
                 vocab_size=checkpoint.spec.vocab_size,
                 eos_token_ids=checkpoint.eos_token_ids,
@@ -110,19 +111,21 @@ def _build(journal: Journal, design: Design, store: Store | None, on_progress: O
     return made.plan
 
 
-def _rows_that_fit(design: Design, device: Device) -> int:
-    """Return how many rows of K/V there are. Raises ValueError when what is asked for, or one row, does not fit."""
+def _rows_that_fit(design: Design, device: Device, *, beside: int = 0) -> int:
+    """Return how many rows of K/V there are, `beside` bytes left out.
+
+    Raises ValueError when what is asked for, or one row, does not fit.
+    """
     config, row_bytes = design.config, design.cache_shape(1).num_bytes
     free, total = device.free_bytes()
-    room = free - int(total * (1 - config.memory_fraction)) - design.checkpoint.num_bytes
-    room -= design.options.workspace_mib << 20
+    room = free - int(total * (1 - config.memory_fraction)) - beside
     wanted = num_rows(config, design.max_model_len)
     least = wanted if config.num_blocks else 1
     if room < least * row_bytes:
         raise ValueError(
             f"backend tensorrt: {least} row(s) of {design.max_model_len} tokens need {_gib(least * row_bytes)} of K/V "
-            f"cache, and {_gib(max(room, 0))} of {device.name} are left beside the weights and workspace_mib: lower "
-            "max_model_len, num_blocks or workspace_mib, or raise memory_fraction"
+            f"cache, and {_gib(max(room, 0))} of {device.name} are left beside the weights: lower max_model_len or "
+            "num_blocks, or raise memory_fraction"
         )
     return min(wanted, room // row_bytes)
 
