@@ -3,88 +3,73 @@
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ...core.checkpoint import TensorLocation
 from .graph import Graph
-from .writer import Array
 
 MODEL_FILE = "model.onnx"
-ARRAYS_FILE = "weights.bin"
+WEIGHTS_FILE = "weights.bin"
 ALIGNMENT = 64
-COPY_BYTES = 1 << 26
+
+Place = tuple[str, int]  # file name, offset
 
 
 def save(graph: Graph, folder: Path, *, link: bool = False) -> Path:
-    """Write `model.onnx` (and `weights.bin` for arrays that no checkpoint holds) and return the path of the model.
+    """Write `model.onnx` and `weights.bin` and return the path of the model.
 
-    A checkpoint file that is already in the folder is used where it is. Another is copied (without taking space where
-    the file system shares blocks); with `link` it gets a hard link, which onnxruntime reads but onnx's own tools
-    refuse. Runtimes refuse weights outside of the model's folder, and symbolic links that lead there.
-    Raises FileExistsError when the folder holds another file under such a name, OSError when the disk is full or the
-    file system has no links.
+    Weights of a checkpoint that lies in this very folder stay where they are; others are copied to `weights.bin`. With
+    `link` the checkpoint's files get hard links in the folder instead, which take no space and outlive the originals'
+    names: onnxruntime reads them, onnx's own tools refuse them. (Every runtime refuses weights outside of the model's
+    folder, and symbolic links that lead there.) A graph that was there before is replaced when the new one is complete.
+    Raises OSError when the disk is full, a link's name is taken, or the file system cannot link.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in dict.fromkeys(source.path for source in graph.weights.values() if isinstance(source, TensorLocation)):
-        _place(path, folder / path.name, link)
-    arrays = {name: source for name, source in graph.weights.items() if not isinstance(source, TensorLocation)}
-    offsets = _write_arrays(arrays, folder / ARRAYS_FILE) if arrays else {}
-    proto = ir.to_proto(graph.model)
-    for initializer in proto.graph.initializer:
-        if initializer.name in offsets:
-            entries = {entry.key: entry for entry in initializer.external_data}
-            entries["location"].value, entries["offset"].value = ARRAYS_FILE, str(offsets[initializer.name])
-    path = folder / MODEL_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(proto.SerializeToString())
-    partial.replace(path)
-    return path
+    sources = {source.path for source in graph.weights.values() if isinstance(source, TensorLocation)}
+    here = {path for path in sources if path.parent.resolve() == folder.resolve() and not path.is_symlink()}
+    if link:
+        for path in sources - here:
+            os.link(path.resolve(), folder / path.name)
+        here = sources
+    moved = _pack(graph, here, folder / WEIGHTS_FILE)
+    partial = folder / f"{MODEL_FILE}.partial"
+    partial.write_bytes(_with_places(graph, moved))
+    return partial.replace(folder / MODEL_FILE)
 
 
-def _place(source: Path, target: Path, link: bool) -> None:
-    real = source.resolve()
-    if target.is_symlink():  # as in the hub's cache
-        raise FileExistsError(f"{target} is a symbolic link, which runtimes refuse: choose another folder")
-    if target.exists():
-        if not _same_content(real, target):
-            raise FileExistsError(f"{target} exists and is another file than {source}: choose an empty folder")
-    elif link:
-        os.link(real, target)
-    else:
-        _copy(real, target)
-
-
-def _same_content(first: Path, second: Path) -> bool:
-    """Whether the files are one, or a copy that an earlier export made: same size, not older."""
-    if first.samefile(second):
-        return True
-    a, b = first.stat(), second.stat()
-    return a.st_size == b.st_size and b.st_mtime >= a.st_mtime
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_suffix(".partial")
-    with source.open("rb") as read, partial.open("wb") as write:
-        try:
-            while os.copy_file_range(read.fileno(), write.fileno(), COPY_BYTES):
-                pass
-        except (AttributeError, OSError):  # not Linux, or between file systems that cannot
-            read.seek(0), write.seek(0)
-            shutil.copyfileobj(read, write, COPY_BYTES)
-    partial.replace(target)
-
-
-def _write_arrays(arrays: dict[str, Array], path: Path) -> dict[str, int]:
-    """Write arrays one after the other; return the offset of each."""
-    offsets = {}
+def _pack(graph: Graph, stay: set[Path], path: Path) -> dict[str, Place]:
+    """Write all weights but those in files that stay, each once; return where each was put."""
+    files, offsets, places = graph.files(), {}, {}
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        for name, array in arrays.items():
-            file.write(bytes(-file.tell() % ALIGNMENT))
-            offsets[name] = file.tell()
-            array.tofile(file)
-    partial.replace(path)
-    return offsets
+        for name, source in graph.weights.items():
+            if isinstance(source, TensorLocation) and source.path in stay:
+                continue
+            data: NDArray[np.uint8] = graph.bytes_of(files, name)
+            address = (data.ctypes.data, data.size)
+            if address not in offsets:
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                offsets[address] = file.tell()
+                file.write(data.data)
+            places[name] = (path.name, offsets[address])
+    if places:
+        partial.replace(path)
+    else:
+        partial.unlink()
+    return places
+
+
+def _with_places(graph: Graph, places: Mapping[str, Place]) -> bytes:
+    proto = ir.to_proto(graph.model)
+    for initializer in proto.graph.initializer:
+        if initializer.name in places:
+            entries = {entry.key: entry for entry in initializer.external_data}
+            location, offset = places[initializer.name]
+            entries["location"].value, entries["offset"].value = location, str(offset)
+    serialized: bytes = proto.SerializeToString()
+    return serialized
