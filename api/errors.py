@@ -8,6 +8,8 @@ from ..core.types import IsotokenError
 class ParameterError(IsotokenError, ValueError):
     """A request's field has a value that is not allowed."""
 
+    code = "invalid_value"  # in HTTP's errors
+
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field = field
         self.value = value
@@ -15,8 +17,21 @@ class ParameterError(IsotokenError, ValueError):
         super().__init__(f"{field} = {_short(value)} is not allowed: {allowed}")
 
 
+class NotOffered(ParameterError):
+    """A request's field asks for what the engine's backend cannot do."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(field, value, "null")
+        self.reason = reason
+        self.args = (f"{field} is not available here: {reason}",)
+
+
 class ContextLengthError(ParameterError):
     """The prompt, or the prompt with what was asked for, does not fit the model's context."""
+
+    code = "context_length_exceeded"
 
     def __init__(self, num_prompt_tokens: int, max_tokens: int, max_model_len: int) -> None:
         self.num_prompt_tokens = num_prompt_tokens

@@ -65,6 +65,7 @@ class Built(NamedTuple):
     reasons: tuple[str, ...]  # one line for each choice that the configuration left open
     checkpoint: Checkpoint
     kv_cache: str  # the cache's name
+    capabilities: Capabilities  # what the backend declares
 
 
 def build_engine(
@@ -85,7 +86,8 @@ def build_engine(
         on_open(checkpoint)
     reasons: list[str] = []
     name, backend = choose_backend(config, plugins, reasons)
-    runner_config = _runner_config(config, name, backend.capabilities, checkpoint, plugins, reasons)
+    can = backend.capabilities
+    runner_config = _runner_config(config, name, can, checkpoint, plugins, reasons)
     runner = backend.load(checkpoint, runner_config)
     try:
         kv_cache = _kv_cache(config, name, runner.info, reasons)
@@ -93,7 +95,7 @@ def build_engine(
     except BaseException:
         runner.close()
         raise
-    return Built(engine, name, runner.info.device, runner.info.dtype, tuple(reasons), checkpoint, kv_cache)
+    return Built(engine, name, runner.info.device, runner.info.dtype, tuple(reasons), checkpoint, kv_cache, can)
 
 
 def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -> tuple[str, Backend]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...core.types import DecodeParams
-from ..errors import ContextLengthError, ParameterError
+from ..errors import ContextLengthError, NotOffered, ParameterError
 from ..text import SamplingParams, TextModel
 from .types import EngineInfo
 
@@ -13,7 +13,10 @@ from .types import EngineInfo
 def prepare(
     prompt_ids: Sequence[int], params: SamplingParams, info: EngineInfo, text: TextModel, *, max_logprobs: int = -1
 ) -> list[DecodeParams]:
-    """Return the n choices' parameters. Raises ParameterError or ContextLengthError; `max_logprobs` -1 is no bound."""
+    """Return the n choices' parameters; `max_logprobs` -1 is no bound.
+
+    Raises ParameterError, or its kinds ContextLengthError and NotOffered.
+    """
     if not prompt_ids:
         raise ParameterError("prompt", [], "at least one token")
     for token_id in (min(prompt_ids), max(prompt_ids)):
@@ -27,6 +30,9 @@ def prepare(
         count = getattr(params, name)
         if max_logprobs >= 0 and count is not None and not 0 <= count <= max_logprobs:
             raise ParameterError(name, count, f"from 0 to {max_logprobs}")
+    if params.prompt_logprobs is not None and info.no_prompt_logprobs:
+        reason = f"the backend {info.backend} does not score prompts: {info.no_prompt_logprobs}"
+        raise NotOffered("prompt_logprobs", params.prompt_logprobs, reason)
     if params.min_tokens > room:
         raise ParameterError("min_tokens", params.min_tokens, f"at most {room}, which is what the context leaves")
     return params.resolve(

@@ -46,6 +46,8 @@ class EngineInfo:
     num_blocks: int
     weight_bytes: int
     kv_cache_bytes: int
+    batch_invariant: bool = False  # tokens are equal bit by bit whatever else is computed
+    no_prompt_logprobs: str = ""  # why the backend cannot score prompts; empty: it can
     why: tuple[str, ...] = ()  # reasons for what "auto" became, one sentence each
     settings: Mapping[str, str] = field(default_factory=dict)  # scheduler, kv_cache, sampler, drafter, ...
 

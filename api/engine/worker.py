@@ -115,7 +115,7 @@ def has_started(request: Request) -> bool:
 
 def engine_info(config: EngineConfig, built: Built) -> EngineInfo:
     """Return what the API needs to know of an engine."""
-    info = built.engine.info
+    info, can = built.engine.info, built.capabilities
     return EngineInfo(
         model=config.model,
         backend=built.backend,
@@ -130,6 +130,8 @@ def engine_info(config: EngineConfig, built: Built) -> EngineInfo:
         num_blocks=info.num_blocks,
         weight_bytes=info.weight_bytes,
         kv_cache_bytes=info.kv_cache_bytes,
+        batch_invariant=can.batch_invariant is True,
+        no_prompt_logprobs="" if can.prompt_logprobs is True else can.prompt_logprobs.reason,
         why=built.reasons,
         settings={
             "scheduler": config.scheduler,

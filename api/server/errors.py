@@ -19,7 +19,7 @@ from litestar.exceptions import (
     ValidationException,
 )
 
-from ..errors import ContextLengthError, EngineFailed, NoChatTemplate, NotReady, Overloaded, ParameterError
+from ..errors import EngineFailed, NoChatTemplate, NotReady, Overloaded, ParameterError
 from .validation import explain
 
 logger = logging.getLogger(__name__)
@@ -91,14 +91,12 @@ def failure_of(error: Exception) -> Failure:
             failure = error.failure
         case ClientGone() | InternalServerException(detail="client disconnected prematurely"):  # for the metrics
             failure = Failure(499, "the client closed the connection", None, "client_closed_request")
-        case ContextLengthError():
-            failure = Failure(400, str(error), error.field, "context_length_exceeded")
         case NoChatTemplate():
             remedy = "use /v1/completions, or start the server with --chat-template FILE"
             message = f"the model {error.value!r} has no chat template: {remedy}"
             failure = Failure(400, message, error.field, "invalid_value")
         case ParameterError():
-            failure = Failure(400, str(error), error.field, "invalid_value")
+            failure = Failure(400, str(error), error.field, error.code)
         case Overloaded():
             failure = Failure(429, str(error), None, CODES[429], _retry_headers(error.retry_after))
         case NotReady():

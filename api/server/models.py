@@ -41,13 +41,21 @@ def _card(service: Service, name: str) -> dict[str, Any]:
         "group": None,
         "is_blocking": False,
     }
+    info = service.engine.info
+    engine = {
+        "backend": info.backend,
+        "device": info.device,
+        "dtype": info.dtype,
+        "batch_invariant": info.batch_invariant,
+    }
     return {
         "id": name,
         "object": "model",
         "created": service.created,
         "owned_by": "isotoken",
-        "root": service.engine.info.model,
+        "root": info.model,
         "parent": None if name == service.names[0] else service.names[0],
-        "max_model_len": service.engine.info.max_model_len,
+        "max_model_len": info.max_model_len,
+        "engine": engine,
         "permission": [permission],
     }

@@ -200,6 +200,15 @@ class ErrorResponse(Answer):
     error: ErrorDetail
 
 
+class EngineCard(Answer):
+    """What computes a model, and whether its answers are equal bit by bit in any company."""
+
+    backend: str
+    device: str
+    dtype: str
+    batch_invariant: bool
+
+
 class ModelCard(Answer):
     """A served model."""
 
@@ -210,6 +219,7 @@ class ModelCard(Answer):
     root: str
     parent: str | None
     max_model_len: int
+    engine: EngineCard
     permission: list[dict[str, Any]]
 
 

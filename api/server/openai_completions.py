@@ -39,7 +39,7 @@ async def create_completion(
 ) -> ASGIApp:
     """Continue one or several prompts."""
     service.check_model(data.model)
-    with named({}):
+    with named({} if data.prompt_logprobs is not None else {"prompt_logprobs": "echo"}):
         params = completion_params(data, service.default_params)
         prompts = await service.prompter.completion(data)
         _check_together(data, prompts, params.n, service)

@@ -10,7 +10,12 @@ from .generation import Prompt
 from .prompts import Prompter
 from .tgi_schemas import GenerateParameters, GenerateRequest
 
-PARAMETER_NAMES = {"max_tokens": "max_new_tokens", "logprobs": "top_n_tokens", "prompt": "inputs"}
+PARAMETER_NAMES = {
+    "max_tokens": "max_new_tokens",
+    "logprobs": "top_n_tokens",
+    "prompt_logprobs": "decoder_input_details",
+    "prompt": "inputs",
+}
 
 DEFAULT_MAX_NEW_TOKENS = 1024
 

@@ -52,7 +52,7 @@ def told_in_stream(route: Route, stream: Stream, index: int = 0) -> Told:
 
 def asked(server: Server, route: Route) -> dict[str, Any]:
     """The fields that `agree` needs: log-probabilities where near-ties are to be told."""
-    return route.logprobs(5) if server.settings.near_tie else {}
+    return route.logprobs(5) if server.facts.near_tie else {}
 
 
 def agree(server: Server, alone: Told, other: Told, *, greedy: bool, where: str) -> None:
@@ -62,7 +62,7 @@ def agree(server: Server, alone: Told, other: Told, *, greedy: bool, where: str)
         return
     at = next((i for i, (a, b) in enumerate(zip(alone.text, other.text, strict=False)) if a != b), -1)
     report = f"{where} the text is another from character {at} on:\n  alone {alone.text!r}\n  then  {other.text!r}"
-    near = server.settings.near_tie
+    near = server.facts.near_tie
     assert near, f"{report}\n  (should the backend not be batch-invariant, see --near-tie)"
     pairs = list(zip(alone.tokens, other.tokens, strict=False))
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), None)

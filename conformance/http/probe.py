@@ -11,6 +11,9 @@ from .server import Facts, Reply, Server
 
 _NOT_OFFERED = (404, 405, 501)
 
+_NEAR_TIES = {"float64": 1e-6, "float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}
+"""What a log-probability may move by, in nats, with the company that it is computed in."""
+
 
 def probe(server: Server) -> Facts:
     """Return what was found out. Raises UsageError where there is no server to be tested."""
@@ -32,7 +35,18 @@ def probe(server: Server) -> Facts:
         max_model_len=length if isinstance(length, int) else None,
         refusals=refusals,
         keeps_going=COMPLETIONS.name not in refusals and _keeps_going(server, model),
+        near_tie=_near_tie(server, card),
     )
+
+
+def _near_tie(server: Server, card: dict[str, Any]) -> float:
+    """As asked for; else none, but for an engine that is said not to be batch-invariant."""
+    engine = card.get("engine")
+    if server.settings.near_tie is not None:
+        return server.settings.near_tie
+    if not isinstance(engine, dict) or engine.get("batch_invariant") is not False:
+        return 0.0
+    return _NEAR_TIES.get(str(engine.get("dtype")), 0.0)
 
 
 def _cards(server: Server) -> list[dict[str, Any]]:

@@ -65,7 +65,9 @@ class Collector:
         terminalreporter.write_line(f"{', '.join(counts)}; {self._told_numbers()}")
 
     def _told_numbers(self) -> str:
-        return f"{self._numbers['compared']} texts compared, {self._numbers['near_ties']} near-ties fell otherwise"
+        compared, ties = self._numbers["compared"], self._numbers["near_ties"]
+        within = f" within {self._facts.near_tie:g}" if self._facts.near_tie else ""
+        return f"{compared} texts compared, {ties} near-ties{within} fell otherwise"
 
     def as_json(self) -> dict[str, Any]:
         """The report, in the shape of those on backends."""
@@ -77,7 +79,7 @@ class Collector:
             "owned_by": self._facts.owned_by,
             "max_model_len": self._facts.max_model_len,
             "strict": self._settings.strict,
-            "near_tie": self._settings.near_tie,
+            "near_tie": self._facts.near_tie,
             "absences": {},
             "numbers": self._numbers,
             "behaviours": self._behaviours(),

@@ -51,6 +51,7 @@ class Facts:
     max_model_len: int | None
     refusals: dict[str, str]  # route's name -> why it cannot be tested
     keeps_going: bool  # ignore_eos is obeyed
+    near_tie: float  # log-probabilities this close may fall either way in another batch
 
 
 class Server:

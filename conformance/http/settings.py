@@ -17,7 +17,7 @@ class Settings:
     api_key: str | None = None
     report: str | None = None  # file for the JSON report
     strict: bool = False  # nothing may be absent, whoever made the server
-    near_tie: float = 0.0  # log-probabilities this close may fall either way in another batch
+    near_tie: float | None = None  # log-probabilities this close may fall either way; None: by what the server says
     timeout: float = 120.0  # seconds without a byte
 
 
@@ -38,10 +38,9 @@ def parse(argv: Sequence[str]) -> tuple[Settings, list[str]]:
     parser.add_argument(
         "--near-tie",
         type=float,
-        default=0.0,
         metavar="NATS",
-        help="let tokens whose log-probabilities lie this close fall either way in another batch (default 0: no such "
-        "excuse; about 0.2 suits a backend that computes in bfloat16 and is not batch-invariant)",
+        help="let tokens whose log-probabilities lie this close fall either way in another batch; each is counted "
+        "(default: 0, no such excuse, unless the server says that its engine is not batch-invariant)",
     )
     parser.add_argument(
         "--timeout", type=float, default=120.0, metavar="SECONDS", help="give up on silence (default 120)"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from isotoken.backends.reference.backend import ReferenceBackend
+from isotoken.core.capabilities import unsupported
 from isotoken.plugins.hookspecs import Register, hookimpl
 
 ISOTOKEN_API = "1.0"
@@ -63,9 +65,20 @@ class FaultyBackend(ReferenceBackend):
         return FaultyRunner(super().load(checkpoint, config))
 
 
+class ScorelessBackend(ReferenceBackend):
+    """Declares that it has no logits of prompt positions."""
+
+    name = "scoreless"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = replace(self.capabilities, prompt_logprobs=unsupported("only the last position has logits"))
+
+
 @hookimpl
 def register_backends(register: Register) -> None:
     register("faulty", FaultyBackend, description="the reference backend with faults")
+    register("scoreless", ScorelessBackend, description="the reference backend, that does not score prompts")
 
 
 @hookimpl
