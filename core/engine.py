@@ -69,10 +69,16 @@ class Engine:
         self._scheduler.add(request)
 
     def abort(self, request_id: str) -> bool:
-        """Drop a request and free its blocks at once, whatever its state. False if it is not here (any more)."""
+        """Drop a request and free its blocks at once, whatever its state. False if it is not here (any more).
+
+        Nothing of it is published any more, tokens that wait for the next step included.
+        """
         if self._drafter is not None:
             self._drafter.release(request_id)
-        return self._scheduler.abort(request_id)
+        dropped = self._scheduler.abort(request_id)
+        if dropped:
+            self._pending = [output for output in self._pending if output.request_id != request_id]
+        return dropped
 
     def step(self) -> None:
         """Compute one step for whoever is next. Raises EngineError when the engine cannot go on."""

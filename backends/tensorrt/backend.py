@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ...core.capabilities import Capabilities, not_implemented
+from ...core.capabilities import Capabilities, not_implemented, unsupported
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo
 from ..rows import num_rows
@@ -35,6 +35,10 @@ class TensorRTBackend:
             dtypes=frozenset(ITEMSIZES),
             devices=frozenset({"cuda"}),
             quantizations=frozenset(QUANTIZATIONS),
+            prefix_caching=unsupported(
+                "TensorRT writes keys and values in place, into one row of memory for each request, so no block can "
+                "stand in two tables; prefixes are copied from row to row instead (kv_cache contiguous)"
+            ),
             batch_invariant=not_implemented(
                 "TensorRT picks kernels by the shapes of a profile, and a decode and a prompt have different ones"
             ),

@@ -25,6 +25,10 @@ class Logits:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        """Rows, as of an array. Waits for the device."""
+        return np.asarray(self)[rows]
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Wait for the device."""
         self._device.synchronize()

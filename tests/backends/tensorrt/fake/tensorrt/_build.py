@@ -138,7 +138,9 @@ class Builder(Reporter):
         kernel = hashlib.sha256(model.SerializeToString()).hexdigest().encode()
         if config.timing_cache is not None:
             strict = BuilderFlag.ERROR_ON_TIMING_CACHE_MISS in config.flags
-            fine &= self.require(not strict or kernel in config.timing_cache.known, "a kernel is not in the timing cache")
+            fine &= self.require(
+                not strict or kernel in config.timing_cache.known, "a kernel is not in the timing cache"
+            )
             config.timing_cache.known.add(kernel)
         else:
             fine &= self.require(BuilderFlag.DISABLE_TIMING_CACHE in config.flags, "no timing cache")

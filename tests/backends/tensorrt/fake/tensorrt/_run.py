@@ -163,7 +163,9 @@ class IExecutionContext(Reporter):
         if self.fails("set_tensor_address"):
             return False
         fine = self.require(name in self._engine.inputs | self._engine.outputs, f"no tensor {name}")
-        fine = fine and self.require(memory != 0 and memory % 256 == 0, f"{name}: {memory:#x} is not aligned to 256 bytes")
+        fine = fine and self.require(
+            memory != 0 and memory % 256 == 0, f"{name}: {memory:#x} is not aligned to 256 bytes"
+        )
         if fine:
             self._addresses[name], self._changes = memory, self._changes + 1
         return fine
