@@ -67,10 +67,17 @@ class Collector:
             outcome, reason = outcome_of(report)
             if outcome == "absent":
                 self._absent.add(report.nodeid)
+                self._note_model(found["target"], reason)
             if report.when == "call":
                 self._tallies[found["target"]].add(Tally(**found["tally"]))
             for number in found["spec"]:
                 self._outcomes[found["target"]].setdefault(number, []).append((outcome, reason))
+
+    def _note_model(self, target: str, reason: str) -> None:
+        """A model that the backend refuses is an absence like those of its capabilities."""
+        if reason.startswith("model "):
+            model, _, why = reason.partition(": ")
+            self._described[target]["absences"][model] = {"kind": "refused", "reason": why, "issue": ""}
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

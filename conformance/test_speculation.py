@@ -100,7 +100,13 @@ def test_prompt_look_up(lab: Lab) -> None:
 @pytest.mark.parametrize("draft", ["llama", "draft"])
 def test_draft_model(lab: Lab, draft: str) -> None:
     def model(info: RunnerInfo) -> Drafter:
-        context = DrafterContext(num_draft_tokens=3, info=info, load_runner=lambda: lab.load(draft))
+        context = DrafterContext(
+            num_draft_tokens=3,
+            info=info,
+            prefix_caching=bool(lab.can.prefix_caching),
+            block_copies=bool(lab.can.block_copies),
+            load_runner=lambda: lab.load(draft),
+        )
         drafter: Drafter = lab.plugins.drafters.get_factory("model")(context)
         return drafter
 
