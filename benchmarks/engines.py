@@ -1,116 +1,18 @@
-"""What is measured: isotoken's engine on any backend and scheduler, and transformers' generate, behind one method."""
+"""The peers that are measured beside isotoken in the same process: transformers' two ways to generate."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
-from isotoken.core.types import DecodeParams, Request, RequestOutput
-from isotoken.plugins.build import EngineConfig, build_engine
-from isotoken.plugins.manager import Plugins
+from isotoken.api.bench.engines import Isotoken, Run, Subject, speed
 
 from .workloads import Task, Workload, static_batches
 
-
-@dataclass(slots=True)
-class Run:
-    """One workload, once."""
-
-    seconds: float
-    tokens: list[list[int]]  # of each task, in order
-    token_times: list[list[float]]  # seconds since the start at which each token came out; empty where not known
-
-    @property
-    def output_rate(self) -> float:
-        """Output tokens a second, prefill included."""
-        return sum(map(len, self.tokens)) / self.seconds
-
-    @property
-    def decode_rate(self) -> float:
-        """Tokens a second after the first one, of a single stream."""
-        times = self.token_times[0]
-        return (len(times) - 1) / (times[-1] - times[0])
-
-    @property
-    def first_token(self) -> float:
-        """Seconds to the first token of a single stream."""
-        return self.token_times[0][0]
-
-
-def speed(workload: Workload, run: Run) -> float:
-    """The figure that a workload is about: the decode rate of a single stream, else the output rate."""
-    return run.decode_rate if workload.name == "W1" else run.output_rate
-
-
-class Subject(Protocol):
-    """Something that can run a workload."""
-
-    name: str
-
-    def run(self, workload: Workload) -> Run:
-        """Generate all tokens, greedily, ends of sequence ignored."""
-        ...
-
-
-@dataclass(slots=True)
-class Isotoken:
-    """The engine as it is served: scheduler, paged cache, sampler, published outputs; no text and no HTTP."""
-
-    folder: Path
-    dtype: str = "bfloat16"
-    backend: str = "torch"
-    device: str = "cpu"
-    scheduler: str = "continuous"
-    settings: dict[str, Any] = field(default_factory=dict)
-    name: str = ""
-    _engine: Any = None
-    _outputs: list[tuple[float, list[RequestOutput]]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.name = self.name or f"isotoken {self.backend} {self.dtype}"
-        settings = {"max_num_seqs": 32, "max_model_len": 1024} | self.settings
-        config = EngineConfig(
-            model=str(self.folder),
-            backend=self.backend,
-            device=self.device,
-            dtype=self.dtype,
-            scheduler=self.scheduler,
-            **settings,
-        )
-        self._engine = build_engine(config, Plugins.load(), self._publish).engine
-
-    def _publish(self, outputs: list[RequestOutput]) -> None:
-        self._outputs.append((time.perf_counter(), outputs))
-
-    def run(self, workload: Workload) -> Run:
-        """Submit every task at once and step until all are done."""
-        self._outputs.clear()
-        start = time.perf_counter()
-        for index, task in enumerate(workload.tasks):
-            self._engine.add(_request(str(index), task))
-        self._engine.run()
-        seconds = time.perf_counter() - start
-        tokens: list[list[int]] = [[] for _ in workload.tasks]
-        times: list[list[float]] = [[] for _ in workload.tasks]
-        for at, outputs in self._outputs:
-            for output in outputs:
-                if output.error:
-                    raise RuntimeError(output.error)
-                tokens[int(output.request_id)] += output.token_ids
-                times[int(output.request_id)] += [at - start] * len(output.token_ids)
-        return Run(seconds, tokens, times)
-
-    def close(self) -> None:
-        """Give the memory back."""
-        self._engine.close()
-
-
-def _request(name: str, task: Task) -> Request:
-    params = DecodeParams(max_tokens=task.num_tokens, temperature=0.0, ignore_eos=True)
-    return Request(id=name, token_ids=list(task.prompt), num_prompt_tokens=len(task.prompt), params=params)
+__all__ = ["Isotoken", "Run", "Subject", "Transformers", "TransformersContinuous", "speed"]
 
 
 class Transformers:
@@ -135,6 +37,13 @@ class Transformers:
             tokens += [row[: task.num_tokens] for row, task in zip(outputs, batch, strict=True)]
             times += [[stamp - start for stamp in stamps]] * len(batch)
         return Run(time.perf_counter() - start, tokens, times)
+
+    def logits(self, prompt: list[int], tokens: list[int]) -> Any:
+        """As Oracle.logits: the whole sequence in one forward."""
+        ids = torch.tensor([prompt + tokens[:-1]], device=self.device)
+        with torch.inference_mode():
+            found = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :]
+        return np.asarray(found.float().cpu())
 
     def _generate(self, batch: list[Task], stamps: list[float] | None) -> list[list[int]]:
         longest = max(len(task.prompt) for task in batch)

@@ -1,11 +1,14 @@
 """Everything that needs a GPU, in one command: python -m benchmarks.gpu_check
 
-Runs the kernels against their twins, the conformance suite on every backend that can run on the device, and the
-throughput workloads with their roofline fractions beside transformers' generate and continuous batching, and writes
-benchmarks/results/DEVICE-TIME.json. With --dry-run it runs on the CPU, on a tiny model and small workloads.
+Runs the kernels against their twins, the conformance suite on every backend that can run on the device (torch, and
+onnxruntime-gpu and TensorRT where they are installed), the throughput workloads with their roofline fractions beside
+transformers' generate and continuous batching, and all backends beside each other in every precision that they declare.
+Writes benchmarks/results/DEVICE-TIME.json and a page of charts beside it. With --dry-run it runs on the CPU, on a tiny
+model and small workloads.
 
 Nothing in here has been run on a GPU yet: none was at hand when it was written. The torch backend's CUDA path (device
-placement, pinned copies, the profile run that sizes the cache, asynchronous forwards) has only been read, not run.
+placement, pinned copies, the profile run that sizes the cache, asynchronous forwards), ONNX Runtime's CUDA execution
+provider and TensorRT have only been read, not run.
 """
 
 from __future__ import annotations
@@ -22,13 +25,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+from isotoken.api.bench.page import write_page
+from isotoken.api.bench.roof import Model, Roof, RoofMeter
+from isotoken.api.bench.run import Plan, run
+from isotoken.api.bench.truth import TRUTH
+from isotoken.core.capabilities import Capabilities
 from isotoken.plugins.manager import Plugins
 
 from .checks import check_float32, judge, token_hash
 from .engines import Isotoken, Subject, Transformers, TransformersContinuous, speed
 from .make_model import ensure_model
-from .roofline import Model, Roof, measure_roof
 from .workloads import WORKLOADS, Workload, make_workload, small
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         "kernels": run_kernels,
         "conformance": run_conformance,
         "throughput": run_throughput,
+        "backends": run_backends,
     }
     report: dict[str, Any] = {"environment": environment(args.device), "dry_run": args.dry_run}
     for name in args.parts:
@@ -51,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         except Exception as error:
             report[name] = {"ok": False, "error": repr(error), "traceback": traceback.format_exc()}
         report[name]["seconds"] = round(time.perf_counter() - start, 1)
-        print(json.dumps(report[name], indent=1), flush=True)
+        shown = {key: value for key, value in report[name].items() if key != "report"}
+        print(json.dumps(shown, indent=1), flush=True)
     report["ok"] = all(report[name]["ok"] for name in args.parts)
     args.results.mkdir(parents=True, exist_ok=True)
     device = report["environment"]["device"].replace(" ", "-").replace("/", "-")
@@ -66,7 +76,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, with a tiny model")
     parser.add_argument("--size", default="", help="benchmark model; 500m, or tiny in a dry run")
     parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--parts", nargs="+", default=["kernels", "conformance", "throughput"])
+    parser.add_argument("--parts", nargs="+", default=["kernels", "conformance", "throughput", "backends"])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     args = parser.parse_args(argv)
     args.device = "cpu" if args.dry_run else "cuda"
@@ -104,12 +114,12 @@ def run_conformance(args: argparse.Namespace) -> dict[str, Any]:
         except Exception as error:
             results[name] = {"ok": True, "skipped": str(error)}
             continue
-        if args.device not in capabilities.devices or (args.dry_run and name != "torch"):
+        if args.device not in capabilities.devices or (args.dry_run and name == TRUTH):
             continue
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             command = ["--pyargs", "isotoken.conformance", "--backend", name, "--device", args.device]
-            command += ["-k", "test_contract"] if args.dry_run else ["--dtype", "all"]
+            command += ["-k", "test_contract"] if args.dry_run else ["--dtype", "all", "--quantization", "all"]
             done = _pytest([*command, "--conformance-report", str(report)])
             found = json.loads(report.read_text()) if report.exists() else None
         results[name] = {"ok": done.returncode == 0, "summary": _last_line(done), "report": found}
@@ -124,17 +134,20 @@ def run_throughput(args: argparse.Namespace) -> dict[str, Any]:
     exact = Isotoken(folder, "float32", device=args.device, settings={"memory_fraction": 0.5})
     check_float32(exact, oracle, small(make_workload("W3", 0), 8))
     exact.close()
-    roof = measure_roof(args.device)
     ours = Isotoken(folder, device=args.device, settings={"memory_fraction": 0.5})
     peers: list[Subject] = [Transformers(folder, device=args.device)]
     continuous = TransformersContinuous(folder, device=args.device)
     peers.append(continuous)
     results: dict[str, Any] = {"ok": True, "model": args.size}
-    results["roof"] = {"gb_per_second": roof.bytes_per_second / 1e9, "tflops": roof.flops_per_second / 1e12}
+    model = Model.of(folder)
+    with RoofMeter(model.num_bytes, ["bfloat16"], args.device, torch.get_num_threads()) as meter:
+        roof = Roof.best([meter.measure() for _ in range(3)])
+    tflops = {dtype: rate / 1e12 for dtype, rate in roof.flops_per_second.items()}
+    results["roof"] = {"gb_per_second": roof.bytes_per_second / 1e9, "tflops": tflops}
     try:
         for name in WORKLOADS:
             workloads = [small(make_workload(name, index), share) for index in range(args.rounds + 1)]
-            results[name] = _measure(workloads, ours, peers, oracle, Model.of(folder), roof)
+            results[name] = _measure(workloads, ours, peers, oracle, model, roof)
             results["ok"] &= results[name]["tokens_ok"]
     finally:
         continuous.close()
@@ -152,15 +165,55 @@ def _measure(
             rates[subject.name].append(speed(workload, run))
     verdict = judge(oracle, workloads[-1], run, "bfloat16")
     best = sorted(rates[ours.name][1:])[len(workloads[1:]) // 2]
+    possible = model.roof_rate(workloads[-1], roof, "bfloat16")
     return {
         "tok_s": {name: [round(rate, 1) for rate in measured[1:]] for name, measured in rates.items()},
-        "fraction_of_roof": best / model.roof_rate(workloads[-1], roof, item_bytes=2),
+        "fraction_of_roof": None if possible is None else best / possible,
         "tokens": token_hash(run),
         "tokens_ok": verdict.ok,
         "positions": verdict.positions,
         "near_ties": verdict.near_ties,
         "near_ties_otherwise": verdict.differing,
     }
+
+
+def run_backends(args: argparse.Namespace) -> dict[str, Any]:
+    """Put every backend that can run on the device beside the others, in its fastest dtype and all quantisations."""
+    plugins = Plugins.load()
+    can = {name: declared for name in plugins.backends if (declared := _declared(plugins, name, args)) is not None}
+    plan = Plan(
+        model=f"random-{args.size}",
+        backends=sorted(can, key=lambda name: (name != "torch", name)),
+        dtypes=[f"{name}:{_fastest(declared)}" for name, declared in can.items()],
+        quantizations=[
+            f"{name}:{kind}" for name, declared in can.items() for kind in ("none", *sorted(declared.quantizations))
+        ],
+        concurrencies=(1, 4) if args.dry_run else (1, 8, 32),
+        rounds=args.rounds,
+        share=8 if args.dry_run else 1,
+        device=args.device,
+        threads=torch.get_num_threads(),
+        command="python -m benchmarks.gpu_check",
+    )
+    report = run(plan, plugins, tell=lambda text: print(text, flush=True))
+    page = args.results / f"{args.device}-{time.strftime('%Y%m%dT%H%M%S')}.html"
+    write_page(report, page)
+    found: dict[str, Any] = json.loads(msgspec.json.encode(report))
+    return {"ok": report.ok, "page": page.name, "report": found}
+
+
+def _declared(plugins: Plugins, name: str, args: argparse.Namespace) -> Capabilities | None:
+    """What a backend declares, or None where it cannot run on the device."""
+    try:
+        capabilities: Capabilities = plugins.backends.get_factory(name)().capabilities
+    except Exception as error:
+        print(f"{name}: {error}")
+        return None
+    return capabilities if args.device in capabilities.devices and name != TRUTH else None
+
+
+def _fastest(declared: Capabilities) -> str:
+    return next(dtype for dtype in ("bfloat16", "float16", "float32") if dtype in declared.dtypes)
 
 
 def _pytest(arguments: list[str]) -> subprocess.CompletedProcess[str]:

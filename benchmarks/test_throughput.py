@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from isotoken.api.bench.roof import Model, Roof, RoofMeter
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from .checks import check_float32, judge, token_hash
 from .engines import Isotoken, Run, Transformers, speed
-from .roofline import Model, Roof, measure_roof
 from .workloads import WORKLOADS, Workload, make_workload, small
 
 LEAST = {"W1": 1.0, "W2": 1.0, "W3": 3.0, "W4": 1.0}
@@ -24,7 +25,8 @@ LEAST = {"W1": 1.0, "W2": 1.0, "W3": 3.0, "W4": 1.0}
 
 
 @pytest.fixture(scope="module")
-def oracle(bench_model: Path) -> Transformers:
+def oracle(bench_model: Path, request: pytest.FixtureRequest) -> Transformers:
+    torch.set_num_threads(request.config.getoption("--bench-threads"))
     return Transformers(bench_model, "float32")
 
 
@@ -44,6 +46,14 @@ def subject(bench_model: Path, oracle: Transformers) -> Iterator[Isotoken]:
     engine.close()
 
 
+@pytest.fixture(scope="module")
+def meter(bench_model: Path, request: pytest.FixtureRequest) -> Iterator[RoofMeter]:
+    """The machine, measured beside both."""
+    threads = request.config.getoption("--bench-threads")
+    with RoofMeter(Model.of(bench_model).num_bytes, ["bfloat16"], threads=threads) as meter:
+        yield meter
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_throughput(
@@ -54,6 +64,7 @@ def test_throughput(
     subject: Isotoken,
     peer: Transformers,
     oracle: Transformers,
+    meter: RoofMeter,
 ) -> None:
     roofs: list[Roof] = []
     ours: list[float] = []
@@ -63,7 +74,7 @@ def test_throughput(
     def setup() -> tuple[tuple[Workload], dict[str, object]]:
         workload = make_workload(name, len(theirs))
         theirs.append(speed(workload, peer.run(workload)))
-        roofs.append(measure_roof(repetitions=2))
+        roofs.append(meter.measure())
         return (workload,), {}
 
     def measure(workload: Workload) -> None:
@@ -77,9 +88,8 @@ def test_throughput(
     verdict = judge(oracle, workload, run, "bfloat16")
     assert verdict.ok, f"{name}: tokens that rounding cannot explain: {verdict}"
     ratios = [mine / other for mine, other in zip(ours[1:], theirs[1:], strict=True)]  # the first is the warm-up
-    # The best roof of all rounds: on a machine that others use a single one may be far too low.
-    roof = Roof(max(roof.bytes_per_second for roof in roofs), max(roof.flops_per_second for roof in roofs))
-    best_possible = Model.of(bench_model).roof_rate(workload, roof, item_bytes=2)
+    best_possible = Model.of(bench_model).roof_rate(workload, Roof.best(roofs), "bfloat16")
+    assert best_possible is not None
     ratio = statistics.median(ratios)
     figures = {
         "isotoken_tok_s": statistics.median(ours[1:]),

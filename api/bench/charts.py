@@ -89,7 +89,7 @@ def stream_chart(
 
 def workload_chart(name: str, results: Sequence[Result], looks: dict[Variant, Style], title: str) -> str:
     """Bars side by side: the rate, and how much of the roof it is."""
-    row, top, bar, share = 40, 50, 232, 130
+    row, top, bar, share = 40, 22, 232, 130
     height = top + row * len(results) + 6
     shown = [result for result in results if result.check.ok]
     x = linear_scale(max((result.rate for result in shown), default=1.0), 0, bar)
@@ -114,7 +114,7 @@ def workload_chart(name: str, results: Sequence[Result], looks: dict[Variant, St
         + ("" if result.fraction is None else f", {result.fraction:.0%} of the {result.roof} roof")
         for result in shown
     )
-    return _svg(name, title, described, parts, height)
+    return _svg(name, title, described, parts, height, heading="")
 
 
 def _fraction(result: Result, x: float, y: float, width: float, colour: int) -> list[str]:
@@ -153,11 +153,12 @@ def _mark(x: float, y: float, style: Style, said: str) -> str:
     return f'<path class="mark c{style.colour}" {shape}><title>{_e(said)}</title></path>'
 
 
-def _svg(name: str, title: str, described: str, parts: Sequence[str], height: float) -> str:
+def _svg(name: str, title: str, described: str, parts: Sequence[str], height: float, heading: str | None = None) -> str:
     head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-title {name}-desc">'
     said = f'<title id="{name}-title">{_e(title)}</title><desc id="{name}-desc">{_e(described)}</desc>'
-    heading = f'<text class="heading" x="0" y="15">{_e(title)}</text>'
-    return "".join((head, said, heading, *parts, "</svg>"))
+    text = title if heading is None else heading
+    above = f'<text class="heading" x="0" y="15" aria-hidden="true">{_e(text)}</text>' if text else ""
+    return "".join((head, said, above, *parts, "</svg>"))
 
 
 def _e(text: str) -> str:

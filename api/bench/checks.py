@@ -59,7 +59,8 @@ class Check:
             return f"WRONG: {v.wrong + v.misjudged} of {v.positions} tokens that rounding cannot explain"
         if not v.differing:
             return f"float32's tokens ({v.positions} judged)"
-        return f"float32's tokens but for {v.differing} near-ties ({v.positions} judged)"
+        near_ties = "a near-tie" if v.differing == 1 else f"{v.differing} near-ties"
+        return f"float32's tokens but for {near_ties} ({v.positions} judged)"
 
 
 class _Judged(NamedTuple):

@@ -48,7 +48,8 @@ def _in_turns(
         if roofs is not None:
             roofs.append(bench.measure_roof())
         for variant in turned(list(bench.engines), index):
-            run, checks[variant] = bench.run(variant, workload, checks[variant], in_flight)
+            run = bench.run(variant, workload, in_flight)
+            checks[variant] = bench.hold(variant, workload, run, checks[variant])
             runs[variant].append(run)
     return {variant: (runs[variant], checks[variant]) for variant in bench.engines}
 

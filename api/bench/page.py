@@ -17,6 +17,7 @@ TEMPLATE = "page.html"
 
 STREAM_CHARTS = (
     ("rate", "Output tokens a second", lambda point: point.rate, False),
+    ("each", "Tokens a second for each stream", lambda point: point.rate / point.concurrency, False),
     ("first50", "Time to the first token, half of the requests", lambda point: point.first_token_p50, True),
     ("first99", "Time to the first token, 99 of 100 requests", lambda point: point.first_token_p99, True),
     ("gap50", "Time between tokens, half of them", lambda point: point.gap_p50, True),
@@ -37,7 +38,7 @@ def render_page(report: Report, since: Table | None = None) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     workloads = [
-        (name, Markup(workload_chart(f"w{name}", list(group), looks, f"{name}: {DESCRIPTIONS.get(name, '')}")))
+        (name, DESCRIPTIONS.get(name, ""), Markup(workload_chart(f"w{name}", list(group), looks, f"Workload {name}")))
         for name, group in groupby(report.results, key=lambda result: result.workload)
     ]
     return environment.get_template(TEMPLATE).render(

@@ -22,6 +22,7 @@ from .workloads import ALL_WORKLOADS
 
 CONCURRENCIES = (1, 2, 4, 8, 16, 32)
 QUICK_SHARE = 4
+NO_QUANTIZATION = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +31,8 @@ class Plan:
 
     model: str
     backends: Sequence[str] = ()  # none: all that are installed and can run here, but the reference
-    dtypes: Sequence[str] = ("auto",)
-    quantizations: Sequence[str | None] = (None,)
+    dtypes: Sequence[str] = ()  # "float32", or "torch:bfloat16" for one backend; none: auto
+    quantizations: Sequence[str] = ()  # likewise; "none" is one too
     schedulers: Sequence[str] = ("continuous",)
     workloads: Sequence[str] = ALL_WORKLOADS
     concurrencies: Sequence[int] = CONCURRENCIES
@@ -47,8 +48,15 @@ class Plan:
         backends = self.backends or installed(plugins)
         if not backends:
             raise Unsupported(f"no backend but {TRUTH} is installed: name it to measure it, --backend {TRUTH}")
-        combinations = product(backends, self.dtypes, self.quantizations, self.schedulers)
-        return [Variant(*each) for each in dict.fromkeys(combinations)]
+        combinations: dict[tuple[str, str, str, str], None] = {}
+        for backend in backends:
+            dtypes = _asked_of(backend, self.dtypes) or ["auto"]
+            quantizations = _asked_of(backend, self.quantizations) or [NO_QUANTIZATION]
+            combinations |= dict.fromkeys(product([backend], dtypes, quantizations, self.schedulers))
+        return [
+            Variant(backend, dtype, None if quantization == NO_QUANTIZATION else quantization, scheduler)
+            for backend, dtype, quantization, scheduler in combinations
+        ]
 
     def num_steps(self, num_variants: int) -> int:
         """How often `tell` will hear of work, if nothing is left out."""
@@ -57,6 +65,10 @@ class Plan:
         per_count = checked + self.rounds * num_variants
         loading = num_variants + 1
         return loading + len(self.workloads) * per_workload + len(self.concurrencies) * per_count
+
+
+def _asked_of(backend: str, asked: Sequence[str]) -> list[str]:
+    return [name.removeprefix(f"{backend}:") for name in asked if ":" not in name or name.startswith(f"{backend}:")]
 
 
 def installed(plugins: Plugins) -> list[str]:

@@ -41,6 +41,7 @@ class Bench:
         self.folder, self.device, self.threads, self.share, self.tell = folder, device, threads, share, tell
         self.model = Model.of(folder)
         self.engines: dict[Variant, Isotoken] = {}
+        self.settled: dict[Variant, Variant] = {}  # as asked for: as it was loaded, "auto" resolved
         self.left_out: list[str] = []  # and why
         self.roofs: list[Roof] = []  # every one that was measured
         spec = Checkpoint.open(folder).spec
@@ -64,7 +65,8 @@ class Bench:
                 self.left_out.append(f"{variant.label}: {error}")
                 continue
             self._parts.append(engine)
-            self.engines[replace(variant, backend=engine.backend, dtype=engine.dtype)] = engine
+            self.settled[variant] = replace(variant, backend=engine.backend, dtype=engine.dtype)
+            self.engines[self.settled[variant]] = engine
         if not self.engines:
             raise Unsupported("nothing is left to be measured: " + "; ".join(self.left_out))
         self.device = next(iter(self.engines.values())).device
@@ -111,13 +113,16 @@ class Bench:
         self.tell(f"{workload.name}: checking the tokens of {variant.label}")
         return self._judge.check(self.engines[variant], workload, run)
 
-    def run(self, variant: Variant, workload: Workload, check: Check, in_flight: int = 0) -> tuple[Run, Check]:
-        """Run it for the clock. Tokens other than those that were checked are judged in their turn."""
+    def run(self, variant: Variant, workload: Workload, in_flight: int = 0) -> Run:
+        """Run it for the clock."""
         self.tell(f"{workload.name}: measuring {variant.label}")
-        run = self._run(variant, workload, in_flight)
-        if check.ok and token_hash(run) != check.tokens:
-            check = self._judge.check(self.engines[variant], workload, run)
-        return run, check
+        return self._run(variant, workload, in_flight)
+
+    def hold(self, variant: Variant, workload: Workload, run: Run, check: Check) -> Check:
+        """Hold a run to the tokens that were checked. Other tokens are judged in their turn."""
+        if not check.ok or token_hash(run) == check.tokens:
+            return check
+        return self._judge.check(self.engines[variant], workload, run)
 
     def _run(self, variant: Variant, workload: Workload, in_flight: int) -> Run:
         salt = str(next(self._salts)).encode()  # no prefix cache knows the prompts from the run before

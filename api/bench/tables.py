@@ -114,7 +114,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     rates = _best_flops(report)
     return [
         ("model", f"{report.model}, {report.num_bytes / 1e6:,.1f} MB"),
-        ("engines run on", f"{report.device}, {report.threads} CPU threads"),
+        ("engines run on", f"{report.device}, CPU threads: {report.threads}"),
         *report.machine.items(),
         ("memory roof", "; ".join(best) or "not measured"),
         ("arithmetic roof", rates or "not measured"),

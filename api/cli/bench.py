@@ -26,15 +26,18 @@ _MODEL_HELP = "As for `isotoken serve`, or random-125m, random-500m: made when f
 def bench(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)] = DEFAULT_MODEL,
     backend: Annotated[
-        list[str] | None, flag(_WHAT, "May be repeated. None: all installed but the reference.", metavar="NAME")
+        list[str] | None, flag(_WHAT, "Repeatable. None: all installed but the reference.", metavar="NAME")
     ] = None,
-    dtype: Annotated[list[str] | None, flag(_WHAT, "May be repeated. None: auto.", metavar="NAME")] = None,
+    dtype: Annotated[
+        list[str] | None, flag(_WHAT, "Or NAME:DTYPE for one backend. Repeatable.", metavar="DTYPE")
+    ] = None,
     quantization: Annotated[
-        list[str] | None, flag(_WHAT, "Of the weights; none is one too. May be repeated.", metavar="NAME")
+        list[str] | None,
+        flag(_WHAT, "Of the weights; none is one. Or NAME:KIND. Repeatable.", metavar="KIND"),
     ] = None,
-    scheduler: Annotated[list[str] | None, flag(_WHAT, "May be repeated. None: continuous.", metavar="NAME")] = None,
+    scheduler: Annotated[list[str] | None, flag(_WHAT, "Repeatable. None: continuous.", metavar="NAME")] = None,
     workload: Annotated[
-        list[str] | None, flag(_WHAT, "W1, W2, W3, W4, prefill, or none. May be repeated. None: all.", metavar="NAME")
+        list[str] | None, flag(_WHAT, "W1, W2, W3, W4, prefill, or none. Repeatable. None: all.", metavar="NAME")
     ] = None,
     concurrency: Annotated[
         str, flag(_WHAT, "Streams at the same time, for throughput and latency; or none.", metavar="N,N,...")
@@ -63,8 +66,8 @@ def bench(
     plan = Plan(
         model=model,
         backends=backend or (),
-        dtypes=dtype or ("auto",),
-        quantizations=[None if name == "none" else name for name in quantization or ("none",)],
+        dtypes=dtype or (),
+        quantizations=quantization or (),
         schedulers=scheduler or ("continuous",),
         workloads=_workloads(workload, ALL_WORKLOADS),
         concurrencies=_counts(concurrency),
