@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from .batch import Batch, Sampled, SamplingRows
@@ -241,4 +242,18 @@ class Drafter(Protocol):
 
     def close(self) -> None:
         """Give back what it holds. Calling it twice is harmless."""
+        ...
+
+
+class Exporter(Protocol):
+    """Writes a model in another format, for programs that know nothing of isotoken."""
+
+    def export(
+        self, checkpoint: Checkpoint, folder: Path, options: Mapping[str, str], on_progress: Callable[[str], None]
+    ) -> Sequence[Path]:
+        """Write the model into a folder, which need not exist, and return the files written, the main one first.
+
+        `options` are the exporter's own; an unknown key or value is a ValueError that lists what there is. Calls
+        on_progress with what is being done, in a few words. Raises Unsupported for what the format cannot express.
+        """
         ...

@@ -50,6 +50,11 @@ def register_drafters(register: Register) -> None:
     """Claim drafter names; factory(DrafterContext) -> Drafter."""
 
 
+@hookspec
+def register_exporters(register: Register) -> None:
+    """Claim names of formats that models can be exported to; factory() -> Exporter, which may import its library."""
+
+
 @hookspec(firstresult=True)
 def load_tokenizer(model_dir: Path) -> Any:
     """Return a tokenizers.Tokenizer (or its like) for a model folder without tokenizer.json; called once a model."""

@@ -18,7 +18,7 @@ from .hookspecs import PROJECT
 
 Factory = Callable[..., Any]
 
-KINDS = ("backends", "schedulers", "kv_caches", "samplers", "drafters")
+KINDS = ("backends", "schedulers", "kv_caches", "samplers", "drafters", "exporters")
 
 
 class PluginError(Exception):
@@ -116,7 +116,8 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self.infos: list[PluginInfo] = []
-        self.backends, self.schedulers, self.kv_caches, self.samplers, self.drafters = map(Registry, KINDS)
+        registries = [Registry(kind) for kind in KINDS]
+        self.backends, self.schedulers, self.kv_caches, self.samplers, self.drafters, self.exporters = registries
 
     @classmethod
     def load(cls, extra: Iterable[tuple[str, object]] = ()) -> Plugins:
@@ -148,7 +149,7 @@ class Plugins:
         return handlers
 
     def _registries(self) -> list[Registry]:
-        return [self.backends, self.schedulers, self.kv_caches, self.samplers, self.drafters]
+        return [self.backends, self.schedulers, self.kv_caches, self.samplers, self.drafters, self.exporters]
 
     def _add(self, name: str, distribution: str, version: str, load: Callable[[], object]) -> None:
         info = PluginInfo(name, distribution, version)

@@ -14,6 +14,7 @@ import typer
 from .bench import bench
 from .chat import chat
 from .conformance import conformance
+from .export import export
 from .flags import unfold
 from .generate import generate
 from .models import models
@@ -63,6 +64,7 @@ _add(chat, "Run a model")
 app.add_typer(models, name="models", rich_help_panel="Look around")
 _add(plugins, "Look around")
 _add(bench, "Look around")
+_add(export, "Look around")
 _add(
     conformance,
     "Look around",

@@ -87,7 +87,9 @@ class EngineFlags:
         int, flag(_MEMORY, "Logits rows in one step. 0: the backend's choice.", metavar="N", least=0)
     ] = 0
     scheduler: Annotated[str, flag(_MEMORY, "continuous, static, naive, ...", metavar="NAME")] = "continuous"
-    kv_cache: Annotated[str, flag(_MEMORY, "paged, contiguous, ... auto: what suits the backend.", metavar="NAME")] = "auto"
+    kv_cache: Annotated[str, flag(_MEMORY, "paged, contiguous, ... auto: what suits the backend.", metavar="NAME")] = (
+        "auto"
+    )
     kv_cache_dtype: Annotated[str, flag(_MEMORY, "What keys and values are stored in.", metavar="NAME")] = "auto"
     block_size: Annotated[int, flag(_MEMORY, "Tokens in a block of the cache.", metavar="N", least=1)] = 16
     num_blocks: Annotated[
@@ -112,7 +114,7 @@ class EngineFlags:
         from ..models import resolve_model  # noqa: PLC0415
 
         values = {name: getattr(self, name) for name in _names(type(self))}
-        values["options"] = _pairs(values.pop("option"))
+        values["options"] = pairs(values.pop("option"))
         values["prefix_caching"] = not values.pop("no_prefix_caching")
         if self.draft_model is not None:
             values["draft_model"] = str(resolve_model(self.draft_model))
@@ -200,11 +202,12 @@ def _names(group: Any) -> list[str]:
     return [each.name for each in fields(group)]
 
 
-def _pairs(options: list[str]) -> dict[str, str]:
-    pairs = {}
+def pairs(options: list[str]) -> dict[str, str]:
+    """Read what --option was given, such as ["block_size=64"]."""
+    values = {}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{option!r} is not of the form KEY=VALUE", param_hint="--option")
-        pairs[key] = value
-    return pairs
+        values[key] = value
+    return values

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ...plugins.manager import PluginInfo, Plugins
 
-_REGISTRIES = ("backends", "schedulers", "kv_caches", "samplers", "drafters")
+_REGISTRIES = ("backends", "schedulers", "kv_caches", "samplers", "drafters", "exporters")
 
 
 def plugins(
@@ -25,7 +25,7 @@ def plugins(
 ) -> None:
     """List the installed plugins, what they provide, and those that failed with the reason.
 
-    Backends, schedulers, caches, samplers and drafters are all plugins, the built-in ones too.
+    Backends, schedulers, caches, samplers, drafters and exporters are all plugins, the built-in ones too.
     """
     from ...plugins.manager import Plugins  # noqa: PLC0415
 

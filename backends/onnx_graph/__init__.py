@@ -50,10 +50,29 @@ holds it, or an array (quantised weights, long rope tables). To give them to ONN
 
 from __future__ import annotations
 
-from .decoder import build_graph
-from .graph import Graph
-from .inputs import ragged_inputs
-from .options import GraphOptions
-from .writer import Port
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .decoder import build_graph
+    from .graph import Graph
+    from .inputs import ragged_inputs
+    from .options import GraphOptions
+    from .writer import Port
 
 __all__ = ["Graph", "GraphOptions", "Port", "build_graph", "ragged_inputs"]
+
+_HOME = {
+    "Graph": "graph",
+    "GraphOptions": "options",
+    "Port": "writer",
+    "build_graph": "decoder",
+    "ragged_inputs": "inputs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use: the plugin of this package must load without onnx_ir."""
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
