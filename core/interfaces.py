@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .batch import Batch, Sampled, SamplingRows
 from .capabilities import Capabilities
@@ -110,6 +110,19 @@ class Backend(Protocol):
 
     def load(self, checkpoint: Checkpoint, config: RunnerConfig) -> ModelRunner:
         """Load the weights and set up K/V memory. Raises Unsupported or ValueError before it allocates anything big."""
+        ...
+
+
+@runtime_checkable
+class AheadOfTime(Protocol):
+    """A backend that makes a program of a model for one device, and keeps it: before load(), which else does it."""
+
+    def build(self, checkpoint: Checkpoint, config: RunnerConfig, on_progress: Callable[[str, float], None]) -> Path:
+        """Make what load() would with the same arguments, unless it is there already, and return where it is kept.
+
+        Calls on_progress with what is being done and the share of the whole that is (0 to 1), from any thread; what
+        that raises ends the build and comes out here. Raises otherwise as load() does.
+        """
         ...
 
 

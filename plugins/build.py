@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..core.capabilities import Capabilities, Support
 from ..core.checkpoint import Checkpoint
 from ..core.engine import Engine
-from ..core.interfaces import Backend, Drafter, ModelRunner, RunnerConfig, RunnerInfo, Sampler
+from ..core.interfaces import AheadOfTime, Backend, Drafter, ModelRunner, RunnerConfig, RunnerInfo, Sampler
 from ..core.kv_cache import KVCacheConfig
 from ..core.sampling import HostSampler
 from ..core.scheduler import SchedulerConfig
@@ -96,6 +96,34 @@ def build_engine(
         runner.close()
         raise
     return Built(engine, name, runner.info.device, runner.info.dtype, tuple(reasons), checkpoint, kv_cache, can)
+
+
+class Kept(NamedTuple):
+    """What was built ahead of time."""
+
+    path: Path
+    backend: str
+    device: str
+    dtype: str
+    reasons: tuple[str, ...]  # as in Built
+
+
+def build_ahead(config: EngineConfig, plugins: Plugins, on_progress: Callable[[str, float], None]) -> Kept:
+    """Let the backend build and keep what `build_engine` would need for the same configuration.
+
+    Raises Unsupported for a backend that has nothing to build, else as build_engine does.
+    """
+    checkpoint = Checkpoint.open(Path(config.model))
+    reasons: list[str] = []
+    name, backend = choose_backend(config, plugins, reasons)
+    if not isinstance(backend, AheadOfTime):
+        raise Unsupported(
+            f"backend {name} has nothing to build ahead of time: it is as fast from the start. "
+            "Name a backend that compiles models, such as tensorrt"
+        )
+    settled = _runner_config(config, name, backend.capabilities, checkpoint, plugins, reasons)
+    path = backend.build(checkpoint, settled, on_progress)
+    return Kept(path, name, settled.device, settled.dtype, tuple(reasons))
 
 
 def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -> tuple[str, Backend]:

@@ -81,7 +81,7 @@ class TensorRTBackend:
             )
             return TensorRTRunner(design, device, engine, info)
 
-    def build(self, checkpoint: Checkpoint, config: RunnerConfig, on_progress: OnProgress | None = None) -> Path:
+    def build(self, checkpoint: Checkpoint, config: RunnerConfig, on_progress: OnProgress) -> Path:
         """Build the engine that load() would, unless it is there, and return where it is kept. See AheadOfTime."""
         device = self._open_device(config.device)
         with device.active():
@@ -100,7 +100,7 @@ def _store(options: Options) -> Store | None:
     return None if options.engine_cache is None else Store(options.engine_cache)
 
 
-def _build(journal: Journal, design: Design, store: Store | None, on_progress: OnProgress | None) -> bytes:
+def _build(journal: Journal, design: Design, store: Store | None, on_progress: OnProgress) -> bytes:
     log.warning(
         "backend tensorrt: building an engine for %s on %s, which takes minutes%s",
         design.checkpoint.path.name, design.target, "" if store is None else f"; it is kept in {store.folder}",

@@ -27,7 +27,8 @@ class Logits:
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """Rows, as of an array. Waits for the device."""
-        return np.asarray(self)[rows]
+        chosen: NDArray[Any] = np.asarray(self)[rows]
+        return chosen
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Wait for the device."""

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from ._run import Refitter
 
 OPERATORS = frozenset(
-    "Add And Attention Cast Concat DequantizeLinear Div Gather Gelu Gemm Greater LessOrEqual MatMul Mul QuantizeLinear "
-    "ReduceSum Relu Reshape RMSNormalization RotaryEmbedding ScatterElements Shape Sigmoid Softmax Split Squeeze Sub "
-    "Tanh TensorScatter TopK Transpose Unsqueeze Where".split()
+    """
+    Add And Attention Cast Concat DequantizeLinear Div Gather Gelu Gemm Greater LessOrEqual MatMul Mul QuantizeLinear
+    ReduceSum Relu Reshape RMSNormalization RotaryEmbedding ScatterElements Shape Sigmoid Softmax Split Squeeze Sub
+    Tanh TensorScatter TopK Transpose Unsqueeze Where
+    """.split()  # noqa: SIM905
 )
 """Of the operators in the tables of TensorRT 10.15 to 11.2, those that a decoder's graph may use."""
 

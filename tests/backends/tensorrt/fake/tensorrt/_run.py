@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,6 @@ from ._execute import Executable, run_on_pointers
 from ._parse import _Parser, with_weights
 from ._values import (
     DataType,
-    Dims,
     ExecutionContextAllocationStrategy,
     ILogger,
     TensorIOMode,
