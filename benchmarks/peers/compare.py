@@ -1,0 +1,156 @@
+"""isotoken and a peer in turns on the same model, workloads, threads and precision; tokens are checked first."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isotoken.api.bench.checks import Judge
+from isotoken.api.bench.engines import Isotoken, Run, speed
+from isotoken.api.bench.truth import Truth
+from isotoken.api.bench.workloads import LONGEST, Workload, make_workload, small
+from isotoken.plugins.manager import Plugins
+
+from .process import Genai, Way, ways
+from .quiet import Others
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Both, one right after the other, on the same fresh prompts."""
+
+    ours: float  # tokens a second
+    theirs: float
+    others: float  # CPUs that other processes kept busy meanwhile
+
+    @property
+    def ratio(self) -> float:
+        """Above 1: isotoken is faster."""
+        return self.ours / self.theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One workload in one precision."""
+
+    workload: str
+    precision: str
+    spinning: bool  # of isotoken's threads; the peer's stand in its way
+    way: str  # the peer's fastest
+    rounds: list[Round]
+    first_tokens: tuple[float, float]  # median seconds to a task's first token, ours and theirs
+    checks: tuple[str, str]  # what became of the tokens, ours and theirs
+    tried: dict[str, float] = field(default_factory=dict)  # the peer's ways and their tokens a second, warm
+
+    @property
+    def ratio(self) -> float:
+        """Median over the rounds."""
+        return statistics.median(each.ratio for each in self.rounds)
+
+
+@dataclass(slots=True, kw_only=True)
+class Pair:
+    """Both engines in one precision, loaded."""
+
+    ours: Isotoken
+    theirs: Genai
+    judge: Judge
+    precision: str
+    share: int = 1
+    tell: Tell = lambda _: None
+
+    def compare(self, name: str, rounds: int, spinnings: Sequence[bool]) -> Comparison:
+        """Warm up, choose the peer's fastest way, check the tokens of both, then measure round by round."""
+        self.tell(f"{name} {self.precision}: looking for the peer's fastest way")
+        tried = self._try_ways(self._workload(name, 0), spinnings)
+        self.theirs.way = max(tried, key=lambda way: tried[way])
+        checks = self._check(self._workload(name, 0))
+        found: list[Round] = []
+        firsts: list[tuple[float, float]] = []
+        for index in range(1, rounds + 1):
+            workload = self._workload(name, index)
+            with Others([os.getpid(), self.theirs.pid]) as others:
+                theirs, ours = self._both(workload, ours_first=index % 2 == 0)
+            found.append(Round(speed(workload, ours), speed(workload, theirs), others.cpus))
+            firsts.append((statistics.median(ours.first_tokens()), statistics.median(theirs.first_tokens())))
+            self.tell(f"{name} {self.precision}: round {index}: {found[-1].ratio:.2f}, others {others.cpus:.1f} CPUs")
+        return Comparison(
+            workload=name,
+            precision=self.precision,
+            spinning=self.ours.settings.get("options", {}).get("allow_spinning") == "on",
+            way=str(self.theirs.way),
+            rounds=found,
+            first_tokens=(statistics.median(a for a, _ in firsts), statistics.median(b for _, b in firsts)),
+            checks=checks,
+            tried={str(way): rate for way, rate in tried.items()},
+        )
+
+    def _workload(self, name: str, repetition: int) -> Workload:
+        workload = make_workload(name, repetition)
+        return workload if self.share == 1 else small(workload, self.share)
+
+    def _try_ways(self, workload: Workload, spinnings: Sequence[bool]) -> dict[Way, float]:
+        tried = {}
+        for way in [way for spinning in spinnings for way in ways(workload, spinning)]:
+            self.theirs.way = way
+            tried[way] = max(speed(workload, self.theirs.run(workload)) for _ in range(2))
+        return tried
+
+    def _check(self, workload: Workload) -> tuple[str, str]:
+        """Judge the tokens of both. Raises AssertionError where rounding cannot explain them."""
+        self.ours.run(workload, salt=b"warm-up")
+        check = self.judge.check(self.ours, workload, self.ours.run(workload, salt=b"check"))
+        assert check.ok, f"isotoken, {workload.name} {self.precision}: {check.text}"
+        verdict = self.judge.judge(workload, self.theirs.run(workload), "float32")
+        if self.precision == "float32":
+            assert verdict.ok, f"{self.theirs.name}, {workload.name}: tokens that rounding cannot explain: {verdict}"
+        unlike = (verdict.wrong + verdict.differing) / verdict.positions
+        return check.text, f"{unlike:.1%} of {verdict.positions} tokens unlike float32, {verdict.shortfall:.3f} below"
+
+    def _both(self, workload: Workload, *, ours_first: bool) -> tuple[Run, Run]:
+        """The peer's run and ours."""
+        salt = f"{workload.name} {id(workload)}".encode()  # no prefix cache knows the prompts
+        if ours_first:
+            ours = self.ours.run(workload, salt=salt)
+            return self.theirs.run(workload), ours
+        theirs = self.theirs.run(workload)
+        return theirs, self.ours.run(workload, salt=salt)
+
+
+def load_pair(
+    model: Path,
+    converted: Path,
+    python: Path,
+    precision: str,
+    *,
+    backend: str,
+    threads: int,
+    share: int = 1,
+    settings: dict[str, object] | None = None,
+    tell: Tell = lambda _: None,
+) -> Pair:
+    """Load both engines and the judge. Raises what loading raises."""
+    plugins = Plugins.load()
+    quantization = None if precision == "float32" else precision
+    ours = Isotoken(
+        model,
+        dtype="float32",
+        backend=backend,
+        plugins=plugins,
+        settings={"quantization": quantization, "num_threads": threads, "max_model_len": LONGEST + 16}
+        | (settings or {}),
+    )
+    judge = Judge(Truth(model, plugins, LONGEST + 16))
+    theirs = Genai(python, converted, threads=threads)
+    return Pair(ours=ours, theirs=theirs, judge=judge, precision=precision, share=share, tell=tell)
+
+
+def close_pair(pair: Pair) -> None:
+    """Give everything back."""
+    pair.theirs.close()
+    pair.ours.close()
