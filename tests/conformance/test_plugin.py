@@ -209,3 +209,23 @@ def test_the_matrix_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "| Behaviour | fixture float64 | fixture float64 |" in printed
     assert main([path, path, "--output", str(tmp_path / "m.md")]) == 0
     assert (tmp_path / "m.md").read_text() == printed
+
+
+def test_a_refused_model_is_an_absence(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    args = (*QUICK, "-k", "test_certificate or test_block_sizes", "--conformance-report", str(report))
+    result = run_suite(*args, cwd=tmp_path, ISOTOKEN_FIXTURE_BUG="refuses gemma2")
+    assert result.returncode == 0, result.stdout
+    reason = "backend fixture does not run Gemma2ForCausalLM"
+    assert f"declared absent: model gemma2 (refused: {reason})" in result.stdout
+    (target,) = json.loads(report.read_text())["targets"]
+    assert target["absences"]["model gemma2"]["reason"] == reason
+    assert target["behaviours"]["NUM-1"] == {"outcome": "passed", "tests": 6, "reasons": [f"model gemma2: {reason}"]}
+
+
+@pytest.mark.parametrize("bug", ["refuses llama", "refuses gemma2 in small blocks"])
+def test_not_every_refusal_is_an_absence(tmp_path: Path, bug: str) -> None:
+    """Llama must run, and a model that runs at all must run as it is asked to."""
+    result = run_suite(*QUICK, "-k", "test_block_sizes", cwd=tmp_path, ISOTOKEN_FIXTURE_BUG=bug)
+    assert result.returncode == 1
+    assert "model gemma2 (refused" not in result.stdout
