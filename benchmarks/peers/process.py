@@ -53,7 +53,11 @@ class Genai:
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
         self._spinning = False
-        self.versions = self._load()
+        try:
+            self.versions = self._load()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -80,9 +84,12 @@ class Genai:
 
     def _ask(self, **question: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
             raise RuntimeError(f"{self.name}: the process ended with status {self._process.wait()}")
         reply: dict[str, Any] = json.loads(line)

@@ -1,0 +1,132 @@
+"""The peer's process, its ways and the comparison, with a stand-in for the library; and the real one where it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from isotoken.api.bench.workloads import Task, Workload
+
+ROOT = Path(__file__).parents[2]
+FAKE = Path(__file__).with_name("fake_genai")
+REAL = os.environ.get("ISOTOKEN_GENAI_PYTHON", "")
+
+sys.path.append(str(ROOT))
+from benchmarks.peers.compare import Comparison, Round  # noqa: E402
+from benchmarks.peers.environment import convert  # noqa: E402
+from benchmarks.peers.process import Genai, Way, ways  # noqa: E402
+from benchmarks.peers.quiet import Others  # noqa: E402
+from benchmarks.peers.report import checks, table, write_json  # noqa: E402
+
+RAGGED = Workload("W3", [Task([9, 8, 7, 6], 5), Task([30], 2), Task([4, 5], 7)], 3)
+SHARED = Workload("W4", [Task([11, 12, 13, tail], 4) for tail in (20, 21, 22)], 3)
+
+
+def expected(workload: Workload) -> list[list[int]]:
+    found = []
+    for task in workload.tasks:
+        tokens = list(task.prompt)
+        for _ in range(task.num_tokens):
+            tokens.append(3 + (7 * sum(tokens) + len(tokens)) % 900)
+        found.append(tokens[len(task.prompt) :])
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "genai_config.json").write_text(json.dumps({"log": str(tmp_path / "log.json")}))
+    return tmp_path
+
+
+@pytest.fixture
+def peer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Genai]:
+    monkeypatch.setenv("PYTHONPATH", str(FAKE))
+    found = Genai(Path(sys.executable), folder, threads=3)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("workload", [RAGGED, SHARED], ids=["ragged", "shared"])
+def test_every_way_gives_each_task_its_own_tokens_and_times(peer: Genai, workload: Workload) -> None:
+    for way in [*ways(workload, spinning=False), Way("generator", 2, False), Way("engine", 1, False)]:
+        peer.way = way
+        run = peer.run(workload)
+        assert run.tokens == expected(workload), way
+        assert [len(times) for times in run.token_times] == [task.num_tokens for task in workload.tasks]
+        assert all(0 < one <= other <= run.seconds for times in run.token_times for one, other in pairwise(times))
+
+
+def test_the_shared_way_is_tried_only_where_something_is_shared() -> None:
+    assert {way.name for way in ways(RAGGED, spinning=False)} == {"generator", "engine"}
+    assert {way.name for way in ways(SHARED, spinning=True)} == {"generator", "engine", "shared"}
+
+
+def test_threads_spinning_and_batches_reach_the_library(peer: Genai, folder: Path) -> None:
+    def options() -> dict[str, object]:
+        values = json.loads((folder / "log.json").read_text())
+        assert values["engine"]["static_batching"]["max_batch_size"] >= 64
+        found: dict[str, object] = values["model"]["decoder"]["session_options"]
+        return found
+
+    assert options()["session.intra_op.allow_spinning"] == "0"
+    assert options()["intra_op_num_threads"] == 3
+    peer.way = Way("generator", 2, spinning=True)
+    assert peer.run(RAGGED).tokens == expected(RAGGED)
+    assert options()["session.intra_op.allow_spinning"] == "1"
+
+
+def test_what_goes_wrong_over_there_is_said_here(peer: Genai, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer.way = Way("by magic", 2, spinning=False)
+    with pytest.raises(RuntimeError, match="onnxruntime-genai: KeyError: 'by magic'"):
+        peer.run(RAGGED)
+    peer.way = Way("engine", 2, spinning=False)
+    assert peer.run(RAGGED).tokens == expected(RAGGED)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    with pytest.raises(RuntimeError, match="No module named 'onnxruntime_genai'"):
+        Genai(Path(sys.executable), folder, threads=1)
+    with pytest.raises(RuntimeError, match="No module named"):
+        convert(Path(sys.executable), folder / "model", "int8", folder)
+
+
+def test_others_are_others() -> None:
+    with Others([os.getpid()]) as mine:
+        burn()
+    with Others([]) as everybody:
+        burn()
+    assert everybody.cpus > mine.cpus - 0.5
+
+
+def burn() -> None:
+    sum(index * index for index in range(2_000_000))
+
+
+def test_the_table_shows_the_median_of_ratios(tmp_path: Path) -> None:
+    rounds = [Round(100, 50, 0.1), Round(90, 90, 1.2), Round(300, 100, 0.0)]
+    found = Comparison("W2", "int8", True, "engine of 32", rounds, (0.02, 0.05), ("fine", "2.0% off"))
+    row = table([found]).splitlines()[-1]
+    assert "| W2, spinning | int8 | 100 | 90 | **2.00** | 2.00 1.00 3.00 | engine of 32 | 20 / 50 |" in row
+    assert checks([found]) == "W2 int8: isotoken fine; onnxruntime-genai 2.0% off"
+    write_json(tmp_path / "r.json", [found], {"model": "m"})
+    assert json.loads((tmp_path / "r.json").read_text())["comparisons"][0]["ratio"] == 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL, reason="ISOTOKEN_GENAI_PYTHON names no Python that has onnxruntime-genai")
+@pytest.mark.timeout(600)
+def test_compared_with_the_real_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.peers", "compare", "genai", "--peer-python", REAL, "--model"]
+    command += ["random-tiny", "--share", "8", "--rounds", "1", "--threads", "1", "--json", str(tmp_path / "r.json")]
+    environment = os.environ | {"ISOTOKEN_BENCH_CACHE": str(tmp_path)}
+    done = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads((tmp_path / "r.json").read_text())["comparisons"]
+    assert {(each["workload"], each["precision"]) for each in found} == {
+        (workload, precision) for workload in ("W1", "W2", "W3", "W4") for precision in ("float32", "int8", "int4")
+    }
+    assert all(each["ratio"] > 0 for each in found)
