@@ -57,6 +57,11 @@ def bound_of(trace: Trace, row: int, precision: Precision) -> float:
     return precision.bound * float(abs(trace.logits[row]).max())
 
 
+def tie_of(trace: Trace, row: int, precision: Precision) -> float:
+    """Half the margin above which the token that follows this row must be the oracle's."""
+    return precision.tie * float(abs(trace.logits[row]).max())
+
+
 def judge(
     case: Case, output: list[int], model: str, precision: Precision, explain: Callable[[list[int]], str] | None = None
 ) -> Tally:
@@ -70,7 +75,7 @@ def judge(
     trace = trace_of(model, (*case.prompt, *output), precision.quantization)
     for index in range(len(case.done), len(output)):
         token, position = output[index], len(prompt) + index
-        bound = bound_of(trace, position - 1, precision)
+        bound = tie_of(trace, position - 1, precision)
         x = processed(trace.logits[position - 1], case.params, prompt, output[:index], eos)
         drawn = draw(x, case.params, position, bound, token)
         routed = trace.routing[position - 1] > precision.routing_bound

@@ -18,15 +18,18 @@ _KEPT = ("embed_tokens", "router")
 def rounded(weight: Array, bits: int) -> Array:
     """Round a weight [N, K] to whole numbers of `bits` bits times a scale for each block of 32 inputs.
 
-    Symmetric: the scale is the block's largest magnitude over 2**(bits - 1) - 1, in float32, and zero stays zero.
+    The scale is the smallest under which no weight of the block is cut off, in float32; zero stays zero. All in
+    float32, as kernels do, so that no tie falls otherwise.
     """
-    most = 2 ** (bits - 1) - 1
+    half = 2 ** (bits - 1)
     out = np.empty_like(weight)
     for start in range(0, weight.shape[1], BLOCK):
-        block = weight[:, start : start + BLOCK]
-        scale = (abs(block).max(axis=1, keepdims=True).astype(np.float32) / np.float32(most)).astype(np.float64)
-        steps = np.rint(block / np.where(scale > 0, scale, 1.0))
-        out[:, start : start + BLOCK] = np.clip(steps, -most, most) * scale
+        block = weight[:, start : start + BLOCK].astype(np.float32)
+        above, below = block.max(axis=1, initial=0.0), -block.min(axis=1, initial=0.0)
+        scale = np.maximum(above / np.float32(half - 1), below / np.float32(half))[:, None]
+        scale = np.where(scale > 0, scale, np.float32(1.0))
+        steps = np.clip(np.rint(block * np.reciprocal(scale)), -half, half - 1)
+        out[:, start : start + BLOCK] = steps.astype(np.float64) * scale.astype(np.float64)
     return out
 
 

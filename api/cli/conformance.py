@@ -1,12 +1,13 @@
-"""`isotoken conformance`: run the suite against backends, or draw the matrix from its reports."""
+"""`isotoken conformance`: run the suite against backends, measure levels of agreement, draw the matrix."""
 
 from __future__ import annotations
 
 import typer
 
-_HELP = """Run the conformance suite, or draw the matrix of its reports.
+_HELP = """Run the conformance suite, measure how far backends agree, or draw the matrix of the reports.
 
   isotoken conformance --backend NAME [--backend NAME ...] [--conformance-report FILE] [any option of pytest]
+  isotoken conformance levels [--pair A B | --backend A ...] [--output FILE]
   isotoken conformance matrix REPORT...
 
 Each behaviour that a backend must show has a number in conformance/SPEC.md, and each test cites its numbers.
@@ -15,6 +16,8 @@ Each behaviour that a backend must show has a number in conformance/SPEC.md, and
 
 def conformance(context: typer.Context) -> None:
     """Run the conformance suite: `--backend NAME` (may be repeated), `--conformance-report FILE`, any pytest option.
+
+    `isotoken conformance levels` certifies over 20,000 tokens how far backends agree, with negative controls.
 
     `isotoken conformance matrix REPORT...` draws the table of what each backend does from such reports.
     """
@@ -25,6 +28,10 @@ def conformance(context: typer.Context) -> None:
         from ...conformance import matrix  # noqa: PLC0415
 
         raise typer.Exit(matrix.main(arguments[1:]))
+    elif arguments[:1] == ["levels"]:
+        from ...conformance import levels_command  # noqa: PLC0415
+
+        raise typer.Exit(levels_command.main(arguments[1:]))
     else:
         from ...conformance import run  # noqa: PLC0415
 
