@@ -203,7 +203,8 @@ class IExecutionContext(Reporter):
             fine = fine and self.require(address != 0 and address % 256 == 0, "no scratch memory")
             fine = fine and self.require(size >= engine.device_memory_size_v2, "too little scratch memory")
             owner = _BUSY.get(address, stream_handle)
-            fine = fine and self.require(owner == stream_handle, "two streams in one scratch memory")
+            alone = owner == stream_handle or not _world.STREAMS[owner].pending
+            fine = fine and self.require(alone, "two streams in one scratch memory")
         return fine
 
     def _work(self, stream_handle: int) -> Callable[[], None]:

@@ -116,7 +116,3 @@ class IProgressMonitor(_Base):
 
 class IHostMemory(bytes):
     """A buffer: memoryview() works on it, as on the real one."""
-
-    @property
-    def nbytes(self) -> int:
-        return len(self)

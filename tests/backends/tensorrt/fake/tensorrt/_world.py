@@ -71,6 +71,8 @@ def inside_an_allocation(address: int, num_bytes: int) -> bool:
 
 
 def reset() -> None:
-    """Forget faults and calls."""
+    """Forget faults and calls, and work that nobody waited for."""
+    for stream in STREAMS.values():
+        stream.pending.clear()
     FAULTS.clear()
     CALLS.clear()
