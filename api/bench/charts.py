@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .results import Point, Result, Variant
 from .scales import Scale, linear_scale, log_scale
-from .tables import milliseconds, number
+from .tables import factor, milliseconds, number
 
 NUM_COLOURS = 6
 DASHES = {"continuous": "", "static": "7 4", "naive": "2 4"}
@@ -89,7 +89,7 @@ def stream_chart(
 
 def workload_chart(name: str, results: Sequence[Result], looks: dict[Variant, Style], title: str) -> str:
     """Bars side by side: the rate, and how much of the roof it is."""
-    row, top, bar, share = 40, 22, 232, 130
+    row, top, bar, share = 40, 22, 200, 130
     height = top + row * len(results) + 6
     shown = [result for result in results if result.check.ok]
     x = linear_scale(max((result.rate for result in shown), default=1.0), 0, bar)
@@ -105,7 +105,7 @@ def workload_chart(name: str, results: Sequence[Result], looks: dict[Variant, St
         if not result.check.ok:
             parts.append(f'<text class="wrong" x="0" y="{y + 30}">wrong tokens: no figure</text>')
             continue
-        label = f"{number(result.rate)} ({result.ratio:.2f} x)"
+        label = f"{number(result.rate)} ({factor(result.ratio)})"
         parts.append(_bar(0, y + 17, x(result.rate), colour, f"{result.variant.label}: {label}"))
         parts.append(f'<text class="value" x="{x(result.rate) + 6:.1f}" y="{y + 29}">{label}</text>')
         parts += _fraction(result, middle, y + 17, share, colour)

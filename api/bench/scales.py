@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+MOST_TICKS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -25,7 +27,8 @@ class Scale:
     def ticks(self) -> list[float]:
         """Round figures within, both ends included."""
         if self.log:
-            return [tick for tick in log_steps(self.low, self.high) if self.low <= tick <= self.high * 1.0001]
+            ticks = [tick for tick in log_steps(self.low, self.high) if self.low <= tick <= self.high * 1.0001]
+            return ticks if len(ticks) <= MOST_TICKS else [tick for tick in ticks if f"{tick:e}".startswith("1")]
         step = round_step((self.high - self.low) / 4)
         return [self.low + step * index for index in range(int((self.high - self.low) / step + 1.001))]
 

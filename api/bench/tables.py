@@ -52,7 +52,7 @@ def _result_row(result: Result) -> tuple[str, ...]:
         tokens,
         number(result.rate),
         rounds,
-        f"{result.ratio:.2f} x",
+        factor(result.ratio),
         "–" if result.fraction is None else f"{result.fraction:.0%}",
         "–" if first is None else milliseconds(first),
     )
@@ -95,7 +95,12 @@ def change_table(changes: Sequence[Change], path: str) -> Table:
 
 
 def _factor(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} x"
+    return "–" if value is None else factor(value)
+
+
+def factor(value: float) -> str:
+    """How many times."""
+    return f"{value:.2f} x" if value < 10 else f"{number(value)} x"
 
 
 def number(value: float) -> str:
