@@ -46,6 +46,15 @@ holds it, or an array (quantised weights, long rope tables). To give them to ONN
     )
     options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
     session = onnxruntime.InferenceSession(graph.to_bytes(), options, ...)
+    forget_pages(files)
+
+Measured with 118M parameters on onnxruntime 1.31, one thread: anonymous memory that stays after loading (at its peak).
+398 MB (500) for a bfloat16 checkpoint, 383 MB (383) for a float32 one, both computed in float32: 376 MB are the
+matrices as the runtime repacks them, and the embedding table stays in the file. Loading takes 1.1 to 1.3 s either way,
+casting bfloat16 included. Without the configuration entry the runtime copies what it does not repack: 453 and 565 MB.
+A graph saved and loaded from its folder takes as little as the above (397 and 383 MB). Quantised weights are repacked
+too (int4: 77 MB): of a saved graph nothing else stays, while arrays in memory (another 76 MB) must outlive the session
+and are quantised anew for each, in 2 to 3 s.
 """
 
 from __future__ import annotations
@@ -55,18 +64,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .decoder import build_graph
-    from .graph import Graph
+    from .graph import Graph, forget_pages
     from .inputs import ragged_inputs
     from .options import GraphOptions
     from .writer import Port
 
-__all__ = ["Graph", "GraphOptions", "Port", "build_graph", "ragged_inputs"]
+__all__ = ["Graph", "GraphOptions", "Port", "build_graph", "forget_pages", "ragged_inputs"]
 
 _HOME = {
     "Graph": "graph",
     "GraphOptions": "options",
     "Port": "writer",
     "build_graph": "decoder",
+    "forget_pages": "graph",
     "ragged_inputs": "inputs",
 }
 

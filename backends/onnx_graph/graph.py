@@ -62,6 +62,17 @@ class Graph:
         return save(self, Path(folder), link=link)
 
 
+def forget_pages(files: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Tell the system that it may take back the memory of mapped files; what is needed again is read again.
+
+    For after a runtime has read the weights: until then each page that was read counts as this process's memory.
+    """
+    for file in files.values():
+        mapping = file.base.obj if isinstance(file.base, memoryview) else None
+        if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
 def _port(value: ir.Value) -> Port:
     assert value.name is not None and value.dtype is not None and value.shape is not None
     shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)

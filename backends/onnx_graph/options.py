@@ -41,7 +41,7 @@ class GraphOptions:
     quantization: str | None = None  # None, "int8", "int4" or "fp8", of the weight matrices
     block_size: int = 32  # inputs that share a scale, in the blockwise quantisations
     accuracy_level: int = 4  # of MatMulNBits: 4 rounds activations to int8
-    max_model_len: int = 0  # positions in the rope tables; 0: what the model was made for
+    max_model_len: int = 0  # the longest sequence that the rope tables are for; 0: what the model was made for
     row_len: int = 0  # positions of a row of the cache, fixed in the graph; 0: "M", the caller's choice at each run
 
     def __post_init__(self) -> None:
