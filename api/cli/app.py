@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from .bench import bench
+from .build import build
 from .chat import chat
 from .conformance import conformance
 from .export import export
 from .flags import unfold
 from .generate import generate
 from .models import models
+from .new_backend import new_backend
 from .plugins import plugins
 from .serve import serve
 
@@ -61,6 +63,7 @@ def _add(command: Callable[..., Any], panel: str, **settings: Any) -> None:
 _add(serve, "Run a model")
 _add(generate, "Run a model")
 _add(chat, "Run a model")
+_add(build, "Run a model")
 app.add_typer(models, name="models", rich_help_panel="Look around")
 _add(plugins, "Look around")
 _add(bench, "Look around")
@@ -71,6 +74,7 @@ _add(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
+_add(new_backend, "Extend")
 
 
 def main(args: Sequence[str] | None = None) -> int:

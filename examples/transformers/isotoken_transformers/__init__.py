@@ -1,0 +1,1 @@
+"""A backend for isotoken that runs transformers' own model classes."""
