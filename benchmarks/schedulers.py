@@ -105,14 +105,14 @@ def draw(figures: dict[str, Figures], path: Path, caption: str) -> None:
     plt.close(fig)
 
 
-def write_page(page: Path, snippet: str) -> None:
+def write_page(page: Path, snippet: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace the part of the page between the marks, or make the page."""
-    text = page.read_text() if page.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in text:
-        text += f"\n{BEGIN}\n{END}\n"
-    head, rest = text.split(BEGIN, 1)
+    text = page.read_text() if page.exists() else f"# Benchmarks\n\n{begin}\n{end}\n"
+    if begin not in text:
+        text += f"\n{begin}\n{end}\n"
+    head, rest = text.split(begin, 1)
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{head}{BEGIN}\n{snippet}\n{END}{rest.split(END, 1)[1]}")
+    page.write_text(f"{head}{begin}\n{snippet}\n{end}{rest.split(end, 1)[1]}")
 
 
 def main(argv: list[str] | None = None) -> int:

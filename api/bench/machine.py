@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import time
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,28 @@ def num_cpus() -> int:
 def load_average() -> float:
     """Processes that wanted to run over the last minute, this one included."""
     return psutil.getloadavg()[0]
+
+
+class Others:
+    """What other processes take meanwhile. A context manager; afterwards `cpus` is how many CPUs they kept busy."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self.cpus = 0.0
+
+    def __enter__(self) -> Others:
+        self._start = time.perf_counter(), self._busy()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.perf_counter() - self._start[0]
+        self.cpus = max(self._busy() - self._start[1], 0.0) / max(seconds, 1e-9)
+
+    def _busy(self) -> float:
+        """CPU seconds of everyone else since the machine started."""
+        times, own = psutil.cpu_times(), self._process.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0)
+        return float(sum(times) - idle - own.user - own.system)
 
 
 def _processor() -> str:

@@ -103,6 +103,7 @@ class Report:
     left_out: list[str] = field(default_factory=list)  # and why
     roofs: list[Roof] = field(default_factory=list)  # one a round
     loads: list[float] = field(default_factory=list)  # load average before and after
+    others: list[float] = field(default_factory=list)  # CPUs that other processes kept busy, in each measured run
     results: list[Result] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     format: str = FORMAT

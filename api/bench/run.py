@@ -124,6 +124,7 @@ def run(plan: Plan, plugins: Plugins, tell: Callable[[str], None] = lambda _: No
             left_out=bench.left_out,
             roofs=bench.roofs,
             loads=[load_before, load_average()],
+            others=bench.others,
             results=results,
             points=points,
         )

@@ -13,6 +13,7 @@ from ...core.types import Unsupported
 from ...plugins.manager import Plugins
 from .checks import Check, Judge
 from .engines import Isotoken, Run, token_hash
+from .machine import Others
 from .results import Variant
 from .roof import Model, Roof, RoofMeter, arithmetic_dtype
 from .truth import Truth
@@ -44,6 +45,7 @@ class Bench:
         self.settled: dict[Variant, Variant] = {}  # as asked for: as it was loaded, "auto" resolved
         self.left_out: list[str] = []  # and why
         self.roofs: list[Roof] = []  # every one that was measured
+        self.others: list[float] = []  # CPUs that other processes kept busy, in each measured run
         spec = Checkpoint.open(folder).spec
         self._vocab_size = spec.vocab_size
         self._max_model_len = min(LONGEST + _SPARE_TOKENS, spec.max_position_embeddings)
@@ -116,7 +118,10 @@ class Bench:
     def run(self, variant: Variant, workload: Workload, in_flight: int = 0) -> Run:
         """Run it for the clock."""
         self.tell(f"{workload.name}: measuring {variant.label}")
-        return self._run(variant, workload, in_flight)
+        with Others() as others:
+            run = self._run(variant, workload, in_flight)
+        self.others.append(others.cpus)
+        return run
 
     def hold(self, variant: Variant, workload: Workload, run: Run, check: Check) -> Check:
         """Hold a run to the tokens that were checked. Other tokens are judged in their turn."""

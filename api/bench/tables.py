@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -147,9 +148,15 @@ def _part(report: Report) -> str:
 
 def quiet(report: Report) -> str:
     """How much the machine was disturbed."""
-    drift = "" if report.drift is None else f"; its memory rate moved by {report.drift:.0%} between rounds"
-    loads = " before, ".join(f"{load:.1f}" for load in report.loads)
-    return f"load average {loads} after{drift}" if report.loads else "not measured"
+    said = []
+    if report.others:
+        most, usual = max(report.others), statistics.median(report.others)
+        said.append(f"other processes kept {usual:.1f} CPUs busy ({most:.1f} at most)")
+    if report.loads:
+        said.append(f"load average {' before, '.join(f'{load:.1f}' for load in report.loads)} after")
+    if report.drift is not None:
+        said.append(f"the machine's memory rate moved by {report.drift:.0%} between rounds")
+    return "; ".join(said) or "not measured"
 
 
 def rich_table(table: Table) -> Any:

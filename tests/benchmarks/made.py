@@ -51,6 +51,7 @@ def report(**more: Any) -> Report:
         "left_out": ["torch float32 int8: torch does not offer it"],
         "roofs": [Roof(40e9, {"float32": 1e11, "int8": 4e11}), Roof(44e9, {"float32": 1.1e11})],
         "loads": [0.5, 1.5],
+        "others": [0.1, 0.3, 0.2],
         "results": [result(TORCH, base, base), result(ORT, fast, base, None)],
         "points": [point(v, count, 100.0 * count) for count in (1, 2, 8) for v in (TORCH, ORT)],
     }

@@ -58,6 +58,7 @@ def test_engines_are_measured_in_turns_and_checked(plugins: Plugins) -> None:
     hashes = {r.check.tokens for r in report.results if r.workload == "W2" and r.variant.dtype == "float32"}
     assert len(hashes) == 1
     assert len(report.roofs) == 3 * 2
+    assert len(report.others) == 3 * 4 * 2 and min(report.others) >= 0
     for point in report.points:
         assert point.concurrency == 2
         assert 0 < point.gap_p50 <= point.gap_p99 and 0 < point.first_token_p50 <= point.first_token_p99

@@ -69,6 +69,7 @@ def test_charts_are_titled_described_and_told_in_tables_too() -> None:
     for label in ("torch float32", "onnxruntime float32 int8"):
         assert page.count(f'<td class="left">{label}</td>') + page.count(f">{label}</th>") >= 4
     assert "Left out: torch float32 int8" in page
+    assert "other processes kept 0.2 CPUs busy (0.3 at most); load average 0.5 before, 1.5 after" in page
     assert "1.50 x" in page and "50%" in page
 
 
