@@ -51,11 +51,13 @@ def _compare(given: argparse.Namespace) -> int:
     found: list[Comparison] = []
     peer: dict[str, str] = {}
     for precision, spinning in product(given.precision or PRECISIONS, SPINNING[given.spinning]):
-        converted = convert(given.peer_python, model, precision, cache_folder())
+        whole, pruned = (
+            convert(given.peer_python, model, precision, cache_folder(), pruned=each) for each in (False, True)
+        )
         settings: dict[str, object] = {"options": {"allow_spinning": "on"}} if spinning else {}
         pair = load_pair(
             model,
-            converted,
+            (whole, pruned),
             given.peer_python,
             precision,
             backend=given.backend,

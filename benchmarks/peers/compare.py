@@ -6,6 +6,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from isotoken.api.bench.checks import Judge
@@ -96,7 +97,8 @@ class Pair:
 
     def _try_ways(self, workload: Workload, spinnings: Sequence[bool]) -> dict[Way, float]:
         tried = {}
-        for way in [way for spinning in spinnings for way in ways(workload, spinning)]:
+        options = product(spinnings, [False, True])
+        for way in [way for spinning, pruned in options for way in ways(workload, spinning, pruned)]:
             self.theirs.way = way
             tried[way] = max(speed(workload, self.theirs.run(workload)) for _ in range(2))
         return tried
@@ -124,7 +126,7 @@ class Pair:
 
 def load_pair(
     model: Path,
-    converted: Path,
+    converted: tuple[Path, Path],
     python: Path,
     precision: str,
     *,
@@ -134,7 +136,10 @@ def load_pair(
     settings: dict[str, object] | None = None,
     tell: Tell = lambda _: None,
 ) -> Pair:
-    """Load both engines and the judge. Raises what loading raises."""
+    """Load both engines and the judge; `converted` is the peer's model, whole and pruned.
+
+    Raises what loading raises.
+    """
     plugins = Plugins.load()
     quantization = None if precision == "float32" else precision
     ours = Isotoken(
@@ -146,7 +151,7 @@ def load_pair(
         | (settings or {}),
     )
     judge = Judge(Truth(model, plugins, LONGEST + 16))
-    theirs = Genai(python, converted, threads=threads)
+    theirs = Genai(python, *converted, threads=threads)
     return Pair(ours=ours, theirs=theirs, judge=judge, precision=precision, share=share, tell=tell)
 
 

@@ -37,21 +37,22 @@ def set_up(folder: Path) -> Path:
     return python
 
 
-def convert(python: Path, model: Path, precision: str, folder: Path) -> Path:
+def convert(python: Path, model: Path, precision: str, folder: Path, *, pruned: bool = False) -> Path:
     """Return `model` as onnxruntime-genai wants it, under `folder`, made now if it is not there.
 
-    Raises RuntimeError with the end of the converter's output.
+    `pruned`: a prompt's logits are computed for the last position only. That is faster, and wrong for rows that end
+    before others of their batch. Raises RuntimeError with the end of the converter's output.
     """
-    target = folder / f"{model.name}-genai-{precision}"
+    target = folder / f"{model.name}-genai-{precision}{'-pruned' if pruned else ''}"
     if (target / "genai_config.json").exists():
         return target
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     command = [str(python), "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(partial)]
     command += ["-e", "cpu", "-p", PRECISIONS[precision], "-c", str(folder / "hf-cache")]
-    if precision != "float32":
-        command += ["--extra_options", *NEAREST]
-    print(f"converting {model.name} to {precision} with onnxruntime-genai's builder", file=sys.stderr)
+    options = [*(NEAREST if precision != "float32" else ()), *(["prune_lm_head=true"] if pruned else [])]
+    command += ["--extra_options", *options] if options else []
+    print(f"onnxruntime-genai's builder makes {target.name}", file=sys.stderr)
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=offline)
     if done.returncode:

@@ -22,29 +22,34 @@ class Way:
 
     name: str  # see genai_worker.py
     batch: int
-    spinning: bool
+    spinning: bool = False
+    pruned: bool = False  # see environment.convert
 
     def __str__(self) -> str:
-        return f"{self.name} of {self.batch}" + (", spinning" if self.spinning else "")
+        words = [f"{self.name} of {self.batch}", *["spinning"] * self.spinning, *["pruned"] * self.pruned]
+        return ", ".join(words)
 
 
-def ways(workload: Workload, spinning: bool) -> list[Way]:
-    """All that could be the fastest for a workload."""
+def ways(workload: Workload, spinning: bool = False, pruned: bool = False) -> list[Way]:
+    """All that could be the fastest for a workload; with pruned logits those that work and give the right tokens."""
     count = len(workload.tasks)
     batches = sorted({min(size, count) for size in (16, 32, 64)})
-    found = [Way(name, batch, spinning) for name in ("generator", "engine") for batch in batches]
+    if pruned and len({len(task.prompt) for task in workload.tasks}) > 1:
+        batches = []
+    apis = ("generator",) if pruned else ("generator", "engine")  # the Engine refuses such a model
+    found = [Way(name, batch, spinning, pruned) for name in apis for batch in batches]
     if workload.num_distinct_prompt_tokens < workload.num_prompt_tokens:
-        found.append(Way("shared", 1, spinning))
+        found.append(Way("shared", 1, spinning, pruned))
     return found
 
 
 class Genai:
-    """onnxruntime-genai on a folder that its converter wrote. Raises RuntimeError with what went wrong over there."""
+    """onnxruntime-genai on folders that its converter wrote. Raises RuntimeError with what went wrong over there."""
 
-    def __init__(self, python: Path, folder: Path, *, threads: int) -> None:
+    def __init__(self, python: Path, folder: Path, pruned: Path, *, threads: int) -> None:
         self.name = "onnxruntime-genai"
         self.way: Way | None = None
-        self._folder, self._threads = folder, threads
+        self._folders, self._threads = {False: folder, True: pruned}, threads
         self._process = subprocess.Popen(
             [str(python), str(WORKER)],
             stdin=subprocess.PIPE,
@@ -52,7 +57,7 @@ class Genai:
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
-        self._spinning = False
+        self._loaded = (False, False)
         try:
             self.versions = self._load()
         except BaseException:
@@ -65,9 +70,9 @@ class Genai:
         return self._process.pid
 
     def _load(self) -> dict[str, str]:
-        reply = self._ask(
-            op="load", folder=str(self._folder), threads=self._threads, max_batch=MAX_BATCH, spinning=self._spinning
-        )
+        spinning, pruned = self._loaded
+        folder = str(self._folders[pruned])
+        reply = self._ask(op="load", folder=folder, threads=self._threads, max_batch=MAX_BATCH, spinning=spinning)
         versions: dict[str, str] = reply["versions"]
         return versions
 
@@ -75,8 +80,8 @@ class Genai:
         """Run it in the way that `way` says."""
         if self.way is None:
             raise ValueError("choose a way first")
-        if self.way.spinning != self._spinning:
-            self._spinning = self.way.spinning
+        if self._loaded != (self.way.spinning, self.way.pruned):
+            self._loaded = (self.way.spinning, self.way.pruned)
             self._load()
         tasks = [[task.prompt, task.num_tokens] for task in workload.tasks]
         reply = self._ask(op="run", way=self.way.name, batch=self.way.batch, tasks=tasks)

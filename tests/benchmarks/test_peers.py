@@ -47,14 +47,14 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def peer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Genai]:
     monkeypatch.setenv("PYTHONPATH", str(FAKE))
-    found = Genai(Path(sys.executable), folder, threads=3)
+    found = Genai(Path(sys.executable), folder, folder, threads=3)
     yield found
     found.close()
 
 
 @pytest.mark.parametrize("workload", [RAGGED, SHARED], ids=["ragged", "shared"])
 def test_every_way_gives_each_task_its_own_tokens_and_times(peer: Genai, workload: Workload) -> None:
-    for way in [*ways(workload, spinning=False), Way("generator", 2, False), Way("engine", 1, False)]:
+    for way in [*ways(workload), *ways(workload, pruned=True), Way("generator", 2), Way("engine", 1)]:
         peer.way = way
         run = peer.run(workload)
         assert run.tokens == expected(workload), way
@@ -63,11 +63,16 @@ def test_every_way_gives_each_task_its_own_tokens_and_times(peer: Genai, workloa
 
 
 def test_the_shared_way_is_tried_only_where_something_is_shared() -> None:
-    assert {way.name for way in ways(RAGGED, spinning=False)} == {"generator", "engine"}
+    assert {way.name for way in ways(RAGGED)} == {"generator", "engine"}
     assert {way.name for way in ways(SHARED, spinning=True)} == {"generator", "engine", "shared"}
 
 
-def test_threads_spinning_and_batches_reach_the_library(peer: Genai, folder: Path) -> None:
+def test_pruned_logits_are_left_alone_where_prompts_are_ragged() -> None:
+    assert not ways(RAGGED, pruned=True)
+    assert all(way.pruned for way in ways(SHARED, pruned=True))
+
+
+def test_threads_spinning_pruning_and_batches_reach_the_library(peer: Genai, folder: Path) -> None:
     def options() -> dict[str, object]:
         values = json.loads((folder / "log.json").read_text())
         assert values["engine"]["static_batching"]["max_batch_size"] >= 64
@@ -89,7 +94,7 @@ def test_what_goes_wrong_over_there_is_said_here(peer: Genai, folder: Path, monk
     assert peer.run(RAGGED).tokens == expected(RAGGED)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     with pytest.raises(RuntimeError, match="No module named 'onnxruntime_genai'"):
-        Genai(Path(sys.executable), folder, threads=1)
+        Genai(Path(sys.executable), folder, folder, threads=1)
     with pytest.raises(RuntimeError, match="No module named"):
         convert(Path(sys.executable), folder / "model", "int8", folder)
 
