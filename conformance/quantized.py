@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.checkpoint import Checkpoint
 from .targets import QUANTIZATIONS
 
 Array = NDArray[np.float64]
@@ -41,3 +45,25 @@ def quantized(weights: Mapping[str, Array], quantization: str) -> dict[str, Arra
         if weight.ndim == 2 and name.rsplit(".", 1)[-1] not in _KEPT:
             made[name] = rounded(weight, QUANTIZATIONS[quantization])
     return made
+
+
+class RoundedCheckpoint(Checkpoint):
+    """A checkpoint whose tensors are what quantised weights stand for: any backend that loads it computes with them."""
+
+    def __init__(self, path: Path, quantization: str) -> None:
+        super().__init__(path)
+        self._bits, self._tied = QUANTIZATIONS[quantization], self.spec.tied_embeddings
+        self.spec = replace(self.spec, tied_embeddings=False)
+
+    def names(self) -> Iterator[str]:
+        """As the checkpoint's, and lm_head, which is apart from the embeddings here."""
+        yield from super().names()
+        if self._tied:
+            yield "lm_head"
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """The tensor, rounded where quantisation rounds it; computed anew at each call."""
+        stored = super().tensor("embed_tokens" if name == "lm_head" and self._tied else name)
+        if stored.ndim != 2 or name.rsplit(".", 1)[-1] in _KEPT:
+            return stored
+        return rounded(stored.astype(np.float64), self._bits)

@@ -15,6 +15,7 @@ from .bench import bench
 from .build import build
 from .chat import chat
 from .conformance import conformance
+from .diff import diff
 from .export import export
 from .flags import unfold
 from .generate import generate
@@ -74,6 +75,7 @@ _add(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
+_add(diff, "Look around")
 _add(new_backend, "Extend")
 
 
