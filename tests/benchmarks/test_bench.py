@@ -136,6 +136,33 @@ def test_the_command_prints_tables_and_writes_page_and_json(command: Run, tmp_pa
     assert f"Since {saved}" in again.stdout.replace("\n", "")
 
 
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "matplotlib", "transformers"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+from isotoken.api.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.usefixtures("environment")
+def test_neither_torch_nor_matplotlib_is_needed(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    arguments = ["bench", "random-tiny", "--backend", "reference", "--dtype", "float32", "--workload", "W1", "--quick"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", BLOCKED, *arguments, "--concurrency", "1", "--html", str(page)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "reference float32" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
