@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from isotoken.plugins import api_version
 from isotoken.plugins.api_version import SPOKEN_BY, misfit, stated_in_source
 from isotoken.plugins.hookspecs import API_VERSION
 from isotoken.plugins.manager import PluginError, Plugins
@@ -118,3 +119,11 @@ def test_a_module_without_source_states_nothing(module: str) -> None:
 
 def test_every_major_version_up_to_ours_says_which_isotoken_speaks_it() -> None:
     assert set(SPOKEN_BY) == set(range(1, MAJOR + 1))
+
+
+def test_the_documentation_quotes_the_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_version, "version", lambda name: "0.1.0")
+    page = (Path(api_version.__file__).parents[1] / "docs" / "plugins.md").read_text()
+    (quoted,) = re.findall(r"<!-- said by: plugins/api_version.py -->\n```text\n(.*?)```", page, re.DOTALL)
+    said = [misfit("mine", "isotoken-mine", stated, ours="1.1") for stated in (None, 1, "1.3", "2.0", "0.4")]
+    assert quoted.splitlines() == said

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from isotoken.core.batch import Batch
 from isotoken.core.checkpoint import Checkpoint
+from isotoken.core.fast_sampler import FastSampler
 from isotoken.core.interfaces import RunnerInfo, Sampler
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
@@ -44,12 +45,11 @@ class RowLayer(DynamicLayer):
 class TransformersRunner:
     """A loaded model with its rows of keys and values [layers, rows, kv_heads, max_model_len, head_dim]."""
 
-    sampler: Sampler | None = None  # the host's
-
     def __init__(
         self, checkpoint: Checkpoint, info: RunnerInfo, dtype: torch.dtype, *, attention: str, num_threads: int
     ) -> None:
         self.info, self._num_threads = info, num_threads
+        self.sampler: Sampler | None = FastSampler()  # isotoken's own, for logits on the host
         spec = checkpoint.spec
         model: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.path, dtype=dtype, attn_implementation=attention, local_files_only=True
