@@ -12,6 +12,8 @@ import msgspec
 
 from .results import Report, Result, load_report
 
+LEAST_NOISE, NOISE_OF_ONE_ROUND = 0.02, 0.25
+
 EXTRA_INFO = "isotoken"
 """Where a pytest-benchmark file keeps our result, under extra_info."""
 
@@ -25,7 +27,7 @@ class Change:
     rate: float  # raw, and so as much the machine's as the engine's
     against_roof: float | None  # by the fraction of the roof
     against_first: float | None  # by the ratio to the first engine; None for the first itself, or another first
-    noise: float  # the wider of both runs' spreads: a change within it says nothing
+    noise: float  # the wider of both runs' spreads (a single round has none to show): a change within it says nothing
 
     @property
     def factor(self) -> float:
@@ -76,8 +78,12 @@ def _change(before: Result, after: Result, *, same_first: bool) -> Change:
         rate=after.rate / before.rate,
         against_roof=None if fractions[0] is None or fractions[1] is None else fractions[1] / fractions[0],
         against_first=after.ratio / before.ratio if same_first and not is_first else None,
-        noise=max(before.spread, after.spread),
+        noise=max(_noise(before), _noise(after)),
     )
+
+
+def _noise(result: Result) -> float:
+    return max(result.spread, LEAST_NOISE) if len(result.rates) > 1 else NOISE_OF_ONE_ROUND
 
 
 def same_kind(then: Report, now: Report) -> list[str]:

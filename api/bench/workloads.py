@@ -100,7 +100,7 @@ def make_streams(concurrency: int, vocab_size: int = VOCAB_SIZE, per_stream: int
     rng = random.Random("streams")  # fewer streams ask for the first of the same
     lengths = _ragged_lengths(max(per_stream * concurrency, least))
     tasks = [Task([rng.randrange(3, vocab_size) for _ in range(num_in)], num_out) for num_in, num_out in lengths]
-    return Workload("streams", tasks, concurrency)
+    return Workload(f"{concurrency} stream{'' if concurrency == 1 else 's'}", tasks, concurrency)
 
 
 def _ragged_lengths(count: int) -> list[tuple[int, int]]:

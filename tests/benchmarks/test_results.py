@@ -68,6 +68,12 @@ def test_a_change_within_the_noise_says_nothing() -> None:
     assert change.verdict == "as before"
 
 
+@pytest.mark.parametrize(("rounds", "verdict"), [(1, "as before"), (3, "SLOWER")])
+def test_a_single_round_hides_small_changes(rounds: int, verdict: str) -> None:
+    then, now = ([result(TORCH, [rate] * rounds, [rate] * rounds)] for rate in (100.0, 90.0))
+    assert [change.verdict for change in compare(then, now)] == [verdict]
+
+
 def test_only_what_is_in_both_is_compared() -> None:
     now = [result(TORCH, BASE, BASE, workload="W2"), result(Variant("other"), BASE, BASE), result(TORCH, BASE, BASE)]
     assert [(c.workload, c.label) for c in compare(report().results, now)] == [("W1", "torch float32")]
