@@ -48,7 +48,7 @@ def test_every_command_has_help_on_80_columns(command: Run, path: tuple[str, ...
 
 def test_the_help_names_every_command(command: Run) -> None:
     done = command("--help")
-    for name in ("serve", "generate", "chat", "models", "plugins", "conformance"):
+    for name in ("serve", "generate", "chat", "models", "plugins", "bench", "conformance"):
         assert re.search(rf"^│ {name} +\S", done.stdout, re.MULTILINE), done.stdout
 
 
