@@ -73,13 +73,18 @@ class _Judged(NamedTuple):
     is_best: NDArray[np.bool_]
 
 
+class _Alone(NamedTuple):
+    subject: Isotoken
+    answers: dict[tuple[int, ...], tuple[list[int], list[float]]]  # tokens and their margins
+
+
 @dataclass(slots=True)
 class Judge:
     """Judges runs by an oracle. What it found out about a sequence it keeps, for engines mostly agree."""
 
     oracle: Oracle
     _known: dict[tuple[tuple[int, ...], tuple[int, ...]], _Judged] = field(default_factory=dict)
-    _alone: dict[tuple[int, tuple[int, ...]], tuple[list[int], list[float]]] = field(default_factory=dict)
+    _alone: dict[int, _Alone] = field(default_factory=dict)  # by the engine's id, which lives as long as it is in here
 
     def judge(self, workload: Workload, run: Run, dtype: str) -> Verdict:
         """Judge MAX_JUDGED of the tasks, evenly spread."""
@@ -117,10 +122,11 @@ class Judge:
 
     def _differs_alone(self, subject: Isotoken, task: Task, tokens: list[int]) -> bool:
         """Whether the task alone on the same engine gives other tokens, and the first of them was no near-tie."""
-        key = id(subject), (*task.prompt, task.num_tokens)
-        if key not in self._alone:
-            self._alone[key] = subject.run_alone(task)
-        alone, margins = self._alone[key]
+        known = self._alone.setdefault(id(subject), _Alone(subject, {})).answers
+        key = (*task.prompt, task.num_tokens)
+        if key not in known:
+            known[key] = subject.run_alone(task)
+        alone, margins = known[key]
         at = next((i for i, pair in enumerate(zip(tokens, alone, strict=True)) if pair[0] != pair[1]), None)
         if at is None:
             return False
