@@ -18,7 +18,9 @@ from .profiles import Profile, describe_profiles, make_profiles
 from .store import Key
 
 ITEMSIZES = {"float32": 4, "float16": 2, "bfloat16": 2}  # of the compute dtypes
-QUANTIZATIONS = ("int8", "fp8")
+QUANTIZATIONS = {"int8-rows": "int8", "fp8": "fp8"}
+"""Names for users and for the graph. The int8 of other backends has a scale for each 32 weights; TensorRT takes one for
+each output of a matrix, which is another quantisation with other tokens, and so has another name."""
 LOGITS_BYTES = 256 << 20  # of float32 logits in one forward
 
 
@@ -59,7 +61,7 @@ def make_design(checkpoint: Checkpoint, config: RunnerConfig, device: Device) ->
             attention="standard-mask",
             linear="gemm" if config.quantization is None else "qdq",
             dtype=dtype,
-            quantization=config.quantization,
+            quantization=None if config.quantization is None else QUANTIZATIONS[config.quantization],
             max_model_len=max_model_len,
             row_len=row_len,
         ),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import tensorrt as trt
 
 from ...core.types import EngineError
@@ -32,24 +30,17 @@ class Engine:
     """An engine on a device. All its contexts share one piece of scratch memory, so one runs at a time."""
 
     def __init__(self, journal: Journal, device: Device, plan: bytes) -> None:
-        self._journal, self._device = journal, device
         try:
-            self._runtime = trt.Runtime(journal)
+            runtime = trt.Runtime(journal)
         except TypeError as error:
             raise journal.failure("make a runtime", str(error)) from error
-        self._runtime.error_recorder = journal.recorder
-        self._engine = journal.need(self._runtime.deserialize_cuda_engine(plan), "load the engine")
+        runtime.error_recorder = journal.recorder
+        # Given up in this order: an engine may not outlive its runtime, nor that its journal.
+        self._engine = journal.need(runtime.deserialize_cuda_engine(plan), "load the engine")
         self._engine.error_recorder = journal.recorder
-        self._scratch = (
-            None
-            if self._engine.device_memory_size_v2 == 0
-            else device.allocate(self._engine.device_memory_size_v2, "the scratch memory of the engine")
-        )
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Device memory that all contexts share."""
-        return 0 if self._scratch is None else self._scratch.num_bytes
+        self._runtime, self._journal, self._device = runtime, journal, device
+        size = self._engine.device_memory_size_v2
+        self._scratch = device.allocate(size, "the scratch memory of the engine") if size else None
 
     def refit(self, graph: Graph) -> None:
         """Put the weights into an engine that was built without them."""
@@ -151,11 +142,6 @@ class Context:
 def past_of(name: str) -> str:
     """Return the cache input that a cache output stands for."""
     return "past_" + name.removeprefix("present_")
-
-
-def numpy_dtype(port: Port) -> np.dtype[Any]:
-    """Return the dtype of an input of integers."""
-    return np.dtype(port.dtype)
 
 
 def _with_mode(graph: Graph) -> list[tuple[Port, trt.TensorIOMode]]:

@@ -189,6 +189,27 @@ def test_refitted_engines_are_small_and_the_same(bench: Bench, answer: Answer) -
     assert min(path.stat().st_size for path in bench.plans()) < size / 2
 
 
+@pytest.mark.parametrize("quantization", ["int8-rows", "fp8"])
+def test_quantised_weights_are_what_they_stand_for(bench: Bench, answer: Answer, quantization: str) -> None:
+    """The same logits as from a checkpoint whose matrices were rounded beforehand."""
+    from isotoken.kernels.cpu.quantize import quantize_fp8, quantize_rows
+    from safetensors.numpy import load_file, save_file
+
+    tokens = tokens_of("llama", 20)
+    quantised = answer(bench.load(quantization=quantization), tokens)
+    file = bench.checkpoint().path / "model.safetensors"
+    tensors = load_file(file)
+    for name, weight in tensors.items():
+        if "proj" in name or "lm_head" in name:
+            values, scales = quantize_rows(weight) if quantization == "int8-rows" else quantize_fp8(weight)
+            scales = scales[:, None] if quantization == "int8-rows" else scales
+            tensors[name] = (values.astype(np.float32) * scales).astype(np.float32)
+    assert "lm_head.weight" in tensors
+    save_file(tensors, file)
+    rounded = answer(bench.load(), tokens)
+    assert abs(quantised - rounded).max() <= 2e-5 * abs(rounded).max()
+
+
 def test_weights_are_read_where_they_lie(bench: Bench, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from isotoken.backends.onnx_graph import GraphOptions, build_graph
     from isotoken.backends.tensorrt.weights import Pointers
