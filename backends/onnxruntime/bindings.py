@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from .memory import HostRows
+from .forms import Form
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -17,67 +19,126 @@ MAX_WINDOWS = 256
 """Bindings kept: each holds a value of some hundred bytes for every layer's keys and values."""
 
 
-class WindowBinding:
-    """A graph bound to `count` rows from `first` on. Small inputs are written in place while their shape stays."""
+class Rows(Protocol):
+    """K/V memory that a session can be bound to."""
 
-    def __init__(self, session: ort.InferenceSession, rows: HostRows, first: int, count: int) -> None:
-        self._session = session
+    device: tuple[str, int]  # as ONNX Runtime calls it: ("cpu", 0)
+    element_type: Any  # as ONNX Runtime's bind_input takes it
+
+    @property
+    def array(self) -> Any:
+        """All rows [2 * layers, rows, kv_heads, positions, D]."""
+        ...
+
+    def address(self, index: int, row: int) -> int:
+        """Where a row begins in keys or values number `index` of 2 * layers."""
+        ...
+
+    def feeds(self, io: ort.IOBinding) -> Feeds:
+        """Return what feeds a binding's small inputs and takes its logits."""
+        ...
+
+
+class Feeds(Protocol):
+    """A binding's small inputs and its logits."""
+
+    def put(self, name: str, values: NDArray[Any]) -> None:
+        """Give an input its values, in place while its shape stays."""
+        ...
+
+    def want(self, logits: Float32) -> None:
+        """Say where the logits [L, V] are to go."""
+        ...
+
+    def fetch(self, logits: Float32) -> None:
+        """Wait until they are there."""
+        ...
+
+
+class HostFeeds:
+    """Inputs and logits in numpy arrays that the session reads and writes itself."""
+
+    def __init__(self, io: ort.IOBinding) -> None:
+        self._io = io
+        self._inputs: dict[str, NDArray[Any]] = {}
+        self._logits = (-1, -1)  # address and rows of the output
+
+    def put(self, name: str, values: NDArray[Any]) -> None:
+        """See Feeds."""
+        bound = self._inputs.get(name)
+        if bound is not None and bound.shape == values.shape:
+            bound[...] = values
+            return
+        bound = self._inputs[name] = values.copy()
+        self._io.bind_cpu_input(name, bound)
+
+    def want(self, logits: Float32) -> None:
+        """See Feeds."""
+        where = logits.ctypes.data, len(logits)
+        if where != self._logits:
+            self._logits = where
+            self._io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+
+    def fetch(self, logits: Float32) -> None:
+        """See Feeds."""
+
+
+class WindowBinding:
+    """A graph bound to `count` rows from `first` on."""
+
+    def __init__(self, session: ort.InferenceSession, rows: Rows, form: Form, first: int, count: int) -> None:
+        self._session, self._form = session, form
         self._io = session.io_binding()
-        self._count = count
+        self._feeds = rows.feeds(self._io)
         shape = (count, *rows.array.shape[2:])
         for index in range(len(rows.array)):
             layer, is_value = divmod(index, 2)
-            name, address = ("value" if is_value else "key"), rows.address(index, first)
-            self._io.bind_input(f"past_{name}.{layer}", "cpu", 0, rows.array.dtype.type, shape, address)
-            self._io.bind_output(f"present_{name}.{layer}", "cpu", 0, rows.array.dtype.type, shape, address)
-        self._seqlens = np.zeros(count, np.int32)  # tokens of each row after the run, less one
-        self._total = np.zeros((), np.int32)
-        self._io.bind_cpu_input("seqlens_k", self._seqlens)
-        self._io.bind_cpu_input("total_sequence_length", self._total)
-        self._ids = np.empty((0, 0), np.int64)
-        self._indices: Int64 | None = None
-        self._logits = (-1, -1)  # address and rows of the output
+            name = "value" if is_value else "key"
+            place = (*rows.device, rows.element_type, shape, rows.address(index, first))
+            self._io.bind_input(f"past_{name}.{layer}", *place)
+            self._io.bind_output(f"present_{name}.{layer}", *place)
+
+    def run(
+        self,
+        ids: Int64,
+        places: Int64 | slice,
+        ends: Int64,
+        indices: Int64,
+        logits: Float32,
+        options: ort.RunOptions | None = None,
+    ) -> None:
+        """Run tokens `ids` [count, S] and write logits [L, V] of the flat tokens `indices` [L]. See Form."""
+        feeds = self._feeds
+        for name, values in self._form(ids, places, ends).items():
+            feeds.put(name, values)
+        feeds.put("logits_indices", indices)
+        feeds.want(logits)
+        self._session.run_with_iobinding(self._io, options)
+        feeds.fetch(logits)
+
+
+class Window(Protocol):
+    """Some neighbouring rows that a graph can be run on."""
 
     def run(self, ids: Int64, places: Int64 | slice, ends: Int64, indices: Int64, logits: Float32) -> None:
-        """Run tokens `ids` [count, S] and write logits [L, V] of the flat tokens `indices` [L].
-
-        `ends` [n] are the lengths, this run's tokens included, of the rows at `places` of the window; the others are
-        as if empty: one token of theirs is computed, at position 0.
-        """
-        if ids.shape == self._ids.shape:
-            self._ids[:] = ids
-        else:
-            self._ids = np.ascontiguousarray(ids)
-            self._io.bind_cpu_input("input_ids", self._ids)
-        if self._indices is not None and len(indices) == len(self._indices):
-            self._indices[:] = indices
-        else:
-            self._indices = indices.copy()
-            self._io.bind_cpu_input("logits_indices", self._indices)
-        if self._logits != (logits.ctypes.data, len(logits)):
-            self._logits = (logits.ctypes.data, len(logits))
-            self._io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
-        self._seqlens.fill(0)
-        self._seqlens[places] = ends - 1
-        self._total[...] = ends.max()
-        self._session.run_with_iobinding(self._io)
+        """Run tokens `ids` [count, S] and write logits [L, V] of the flat tokens `indices` [L]. See Form."""
+        ...
 
 
 class Bindings:
-    """The windows in use, most recently used last."""
+    """The windows in use, most recently used last. `bind(first, count)` makes one."""
 
-    def __init__(self, session: ort.InferenceSession, rows: HostRows) -> None:
-        self._session = session
-        self._rows = rows
-        self._windows: OrderedDict[tuple[int, int], WindowBinding] = OrderedDict()
+    def __init__(self, bind: Callable[[int, int], Window]) -> None:
+        self._bind = bind
+        self._windows: OrderedDict[tuple[int, int], Window] = OrderedDict()
 
-    def window(self, first: int, count: int) -> WindowBinding:
+    def window(self, first: int, count: int) -> Window:
         """The binding of `count` rows from `first` on."""
         window = self._windows.get((first, count))
         if window is None:
             if len(self._windows) >= MAX_WINDOWS:
                 self._windows.popitem(last=False)
-            window = self._windows[first, count] = WindowBinding(self._session, self._rows, first, count)
+            window = self._windows[first, count] = self._bind(first, count)
         else:
             self._windows.move_to_end((first, count))
         return window

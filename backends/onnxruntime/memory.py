@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import psutil
 from numpy.typing import NDArray
+
+from .bindings import HostFeeds
 
 Int64 = NDArray[np.int64]
 
@@ -59,6 +62,8 @@ class RowShape:
 class HostRows:
     """Rows in anonymous memory: untouched pages take no room, and pages that nobody needs any more are given back."""
 
+    device = "cpu", 0
+
     def __init__(self, shape: RowShape, num_rows: int, dtype: np.dtype[Any]) -> None:
         self.shape = shape
         num_bytes = shape.row_bytes * num_rows
@@ -72,6 +77,7 @@ class HostRows:
             ) from error
         if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a huge page would commit 2 MiB for the first token of each head
             self._memory.madvise(mmap.MADV_NOHUGEPAGE)
+        self.element_type = dtype.type
         self.array: NDArray[Any] = np.frombuffer(self._memory, dtype).reshape(shape.array(num_rows))
         self._base = self.array.ctypes.data
         self._num_rows = num_rows
@@ -108,6 +114,10 @@ class HostRows:
                 if low < high:
                     self._memory.madvise(mmap.MADV_DONTNEED, low, high - low)
         self._touched[row] = start
+
+    def feeds(self, io: ort.IOBinding) -> HostFeeds:
+        """Return what feeds a binding's small inputs and takes its logits."""
+        return HostFeeds(io)
 
     def close(self) -> None:
         """Give back everything. Calling it twice is harmless."""

@@ -12,7 +12,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {  # the first is the default
     "allow_spinning": ("off", "on"),
     "flash_attention": ("off", "on"),
     "graph_optimization": ("all", "extended", "basic", "off"),
-    "cuda_graphs": ("on", "off"),
+    "attention": ("auto", "standard"),
+    "cuda_graphs": ("off", "on"),
 }
 
 
@@ -25,12 +26,16 @@ class Options:
     flash_attention: ONNX Runtime's tiled attention on the CPU. It saves memory in long prompts, but rounds by how many
     threads there are and where a prompt is cut, so that Capabilities.invariant_to no longer holds.
     graph_optimization: how much ONNX Runtime rewrites the graph.
+    attention: standard takes ONNX's own Attention instead of GroupQueryAttention; auto does so where the latter has no
+    kernel, which is in float32 on CUDA.
     cuda_graphs: on CUDA, decode steps are recorded once for each window of rows and bucket of lengths, and replayed.
+    Off until it has been tried on a GPU.
     """
 
     allow_spinning: bool
     flash_attention: bool
     graph_optimization: str
+    attention: str
     cuda_graphs: bool
 
     @classmethod
@@ -48,5 +53,6 @@ class Options:
             allow_spinning=chosen["allow_spinning"] == "on",
             flash_attention=chosen["flash_attention"] == "on",
             graph_optimization=chosen["graph_optimization"],
+            attention=chosen["attention"],
             cuda_graphs=chosen["cuda_graphs"] == "on",
         )

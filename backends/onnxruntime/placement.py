@@ -35,6 +35,10 @@ class Rows(Protocol):
         """Take note that a row begins anew and is filled up to `end`."""
         ...
 
+    def close(self) -> None:
+        """Give back everything. Calling it twice is harmless."""
+        ...
+
 
 class Placement:
     """The engine's blocks in the runner's rows, one in each, and how many tokens of each are worth keeping.

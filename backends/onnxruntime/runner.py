@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ...core.batch import Batch
 from ...core.interfaces import RunnerInfo, Sampler
-from .bindings import Bindings, WindowBinding
-from .memory import HostRows
-from .placement import Placement
+from .bindings import Bindings, Window
+from .placement import Placement, Rows
 from .progress import Progress
 
 Int32 = NDArray[np.int32]
@@ -30,7 +28,7 @@ _ALL = slice(None)
 
 
 class OnnxRuntimeRunner:
-    """Runs batches on the CPU. Not thread-safe.
+    """Runs batches. Not thread-safe.
 
     GroupQueryAttention takes one new token for each of several neighbouring rows, or several new tokens of one row. So
     all decodes of a batch are one run over the window of rows that holds them, and each chunk of a prompt, and each
@@ -39,8 +37,8 @@ class OnnxRuntimeRunner:
 
     def __init__(
         self,
-        session: ort.InferenceSession,
-        rows: HostRows,
+        bindings: Bindings,
+        rows: Rows,
         info: RunnerInfo,
         *,
         num_heads: int,
@@ -51,7 +49,7 @@ class OnnxRuntimeRunner:
         self.sampler = sampler
         self._rows = rows
         self._num_heads = num_heads
-        self._bindings: Bindings | None = Bindings(session, rows)
+        self._bindings: Bindings | None = bindings
         self._placement = Placement(rows, info.num_blocks, num_parameters)
         self._progress = Progress(info.num_blocks)
         self._logits: Float32 = np.empty((info.max_num_logits, info.vocab_size), np.float32)
@@ -146,7 +144,7 @@ class OnnxRuntimeRunner:
         ends = np.array([start + len(ids)])
         self._window(row, 1).run(ids[None].astype(np.int64), _ALL, ends, indices.astype(np.int64), logits)
 
-    def _window(self, first: int, count: int) -> WindowBinding:
+    def _window(self, first: int, count: int) -> Window:
         if self._bindings is None:
             raise RuntimeError("backend onnxruntime: the runner is closed")
         return self._bindings.window(first, count)

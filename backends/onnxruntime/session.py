@@ -10,11 +10,13 @@ from typing import Any
 import onnxruntime as ort
 
 from ...core.checkpoint import Checkpoint
-from ..onnx_graph import Graph
+from ..onnx_graph import Graph, forget_pages
 from .options import Options
 
 NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 """Read by ONNX Runtime's kernels when a session makes them. With tiles, sums depend on threads and chunks."""
+
+IN_PLACE = "session.use_external_initializer_file_buffers_directly"
 
 LEVELS = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -36,18 +38,22 @@ def open_session(
     providers: Sequence[Provider] = ("CPUExecutionProvider",),
     config: Mapping[str, str] | None = None,
 ) -> ort.InferenceSession:
-    """Read the weights, with progress, and make the session; its own copies of them are all that stays in memory.
+    """Read the weights, with progress, and make the session.
 
+    What the runtime has no copy of its own of, such as the embedding table, it goes on reading from the files.
     `config` are ONNX Runtime's session configuration entries. Raises what ONNX Runtime raises.
     """
     read_through(checkpoint)
     files = graph.files()
-    settings = session_options(options, num_threads, config or {})
+    settings = session_options(options, num_threads, {IN_PLACE: "1", **(config or {})})
     settings.add_external_initializers_from_files_in_memory(
         list(files), list(files.values()), [contents.size for contents in files.values()]
     )
     with flash_attention(options.flash_attention):
-        return ort.InferenceSession(graph.to_bytes(), settings, providers=list(providers))
+        session = ort.InferenceSession(graph.to_bytes(), settings, providers=list(providers))
+    forget_pages(files)
+    session.isotoken_files = files  # which must live as long
+    return session
 
 
 def session_options(options: Options, num_threads: int, config: Mapping[str, str]) -> ort.SessionOptions:

@@ -1,4 +1,4 @@
-"""What a configuration comes to on the CPU: limits, rows of K/V memory, and whether all that fits."""
+"""What a configuration comes to: limits, rows of K/V memory, and whether all that fits."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def check_config(config: RunnerConfig) -> None:
         )
 
 
-def plan(checkpoint: Checkpoint, config: RunnerConfig, *, dtype: str, shape: RowShape, free: int) -> RunnerInfo:
+def plan(
+    checkpoint: Checkpoint, config: RunnerConfig, *, dtype: str, device: str, shape: RowShape, free: int
+) -> RunnerInfo:
     """Settle the limits for `free` bytes of memory. Raises ValueError when the weights and one row do not fit."""
     spec = checkpoint.spec
     weights = int(num_parameters(checkpoint) * QUANTIZED_BYTES.get(config.quantization or "", ITEM_BYTES[dtype]))
@@ -78,6 +80,6 @@ def plan(checkpoint: Checkpoint, config: RunnerConfig, *, dtype: str, shape: Row
         block_size=max_model_len,
         num_blocks=rows,
         dtype=dtype,
-        device="cpu",
+        device=device,
         kv_cache_bytes=rows * shape.row_bytes,
     )

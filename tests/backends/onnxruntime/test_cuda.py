@@ -1,0 +1,168 @@
+"""What can be known of CUDA without a GPU: torch's memory, recordings, settings, and what is said to lack."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from isotoken.backends.onnxruntime import sizes
+from isotoken.backends.onnxruntime.backend import (
+    CUDA_PROVIDER,
+    OnnxRuntimeBackend,
+    make_form,
+    make_graph,
+    make_runner,
+    no_cuda,
+)
+from isotoken.backends.onnxruntime.bindings import Window, WindowBinding
+from isotoken.backends.onnxruntime.options import Options
+from isotoken.backends.onnxruntime.runner import OnnxRuntimeRunner
+from isotoken.backends.onnxruntime.session import open_session
+from isotoken.core.checkpoint import Checkpoint
+from isotoken.core.interfaces import RunnerConfig
+from isotoken.core.types import Unsupported
+
+from .helpers import MAX_MODEL_LEN, SETTINGS, alone, load, stories, together
+
+torch = pytest.importorskip("torch")
+
+from isotoken.backends.onnxruntime import cuda, cuda_load, recording  # noqa: E402  (they need torch)
+
+Models = Callable[[str], Checkpoint]
+
+
+def load_in_torch(
+    source: Checkpoint, *, recorded: bool, attention: str, kv_dtype: str = "float32"
+) -> OnnxRuntimeRunner:
+    """A runner as cuda_load makes it, on the CPU: the same parts, another device."""
+    config = RunnerConfig(**SETTINGS)
+    options = Options.read({"attention": attention})
+    shape = sizes.row_shape(source, MAX_MODEL_LEN, kv_dtype)
+    info = sizes.plan(source, config, dtype="float32", device="cpu", shape=shape, free=1 << 30)
+    graph = make_graph(source, config, options, dtype="float32", kv_dtype=kv_dtype)
+    session = open_session(source, graph, options, num_threads=1)
+    rows = cuda.TorchRows(shape, info.num_blocks, kv_dtype, torch.device("cpu"))
+    form, recorder = make_form(graph, MAX_MODEL_LEN), recording.Recorder()
+
+    def bind(first: int, count: int) -> Window:
+        if recorded:
+            return recording.RecordedWindow(
+                session, rows, form, first, count, max_model_len=MAX_MODEL_LEN, recorder=recorder
+            )
+        return WindowBinding(session, rows, form, first, count)
+
+    return make_runner(source, graph, info, rows, bind)
+
+
+@pytest.mark.parametrize(("attention", "recorded"), [("auto", False), ("auto", True), ("standard", False)])
+def test_rows_in_torchs_memory_give_the_same_bits(models: Models, attention: str, recorded: bool) -> None:
+    quiet = load(models("gemma2"), options={"attention": attention})
+    busy = load_in_torch(models("gemma2"), recorded=recorded, attention=attention)
+    for seed in range(4):
+        print(f"seed {seed}")
+        dice = random.Random(seed)
+        told = stories(dice, 8, quiet.info.vocab_size)
+        due = [alone(quiet, story) for story in told]
+        for found, rows in zip(together(busy, told, dice), due, strict=True):
+            assert np.array_equal(found, rows)
+    assert float(busy._rows.array.abs().max()) > 0, "keys and values were written to the tensor itself"
+    quiet.close()
+    busy.close()
+    busy.close()
+
+
+def test_half_precision_rows_in_torchs_memory(models: Models) -> None:
+    quiet = load(models("llama"), kv_cache_dtype="float16")
+    busy = load_in_torch(models("llama"), recorded=False, attention="auto", kv_dtype="float16")
+    story = stories(random.Random(5), 1, quiet.info.vocab_size)[0]
+    assert np.array_equal(alone(quiet, story), alone(busy, story))
+
+
+def test_recordings_are_numbered_once_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MAX_RECORDINGS", 2)
+    recorder = recording.Recorder()
+    ids = [recorder.next().get_run_config_entry("gpu_graph_id") for _ in range(4)]
+    assert ids == ["1", "2", "-1", "-1"]
+
+
+@pytest.mark.parametrize(
+    ("length", "bucket"), [(1, 256), (256, 256), (257, 512), (1000, 1024), (1025, 1500), (1500, 1500)]
+)
+def test_buckets_hold_their_lengths(length: int, bucket: int) -> None:
+    assert cuda.length_bucket(length, 1500) == bucket
+
+
+def test_the_provider_is_told_to_be_exact_and_to_use_torchs_stream() -> None:
+    options = cuda.provider_options(1, 4096, graphs=True)
+    assert (options["device_id"], options["user_compute_stream"]) == ("1", "4096")
+    assert (options["use_tf32"], options["enable_cuda_graph"]) == ("0", "1")
+    assert cuda.provider_options(0, 1, graphs=False)["enable_cuda_graph"] == "0"
+    assert all(isinstance(value, str) for value in options.values())
+
+
+def test_the_package_for_the_cpu_is_named_as_what_is_wrong(models: Models) -> None:
+    if CUDA_PROVIDER in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    assert OnnxRuntimeBackend().capabilities.devices == {"cpu"}
+    with pytest.raises(
+        Unsupported, match=r"'cuda' cannot be used here: .*package for the CPU.*isotoken\[onnxruntime-gpu\]"
+    ):
+        load(models("llama"), device="cuda")
+
+
+def test_each_missing_piece_is_named(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never the CPU instead: with the provider but without the rest, CUDA is refused with what lacks."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
+    if not torch.cuda.is_available():
+        expected = "built without CUDA" if torch.version.cuda is None else "no NVIDIA GPU"
+        assert expected in str(no_cuda())
+        with pytest.raises(Unsupported, match=expected):
+            load(models("llama"), device="cuda:0")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no NVIDIA GPU" in str(no_cuda())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert no_cuda() is None
+    can = OnnxRuntimeBackend().capabilities
+    assert can.devices == {"cpu", "cuda"} and can.dtypes >= {"float16", "bfloat16"}
+    assert not can.invariant_to, "proven on the CPU only"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(Unsupported, match=r"'cuda:3' is not here: 1 GPU"):
+        cuda.find_device("cuda:3")
+
+
+def test_torch_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER])
+    monkeypatch.setitem(sys.modules, "isotoken.backends.onnxruntime.cuda", None)
+    assert "torch cannot be imported" in str(no_cuda())
+
+
+@pytest.mark.parametrize("device", ["abacus", "cpu:1", "cuda:x"])
+def test_strange_devices_are_refused(models: Models, device: str) -> None:
+    with pytest.raises(Unsupported, match=f"device '{device}'"):
+        load(models("llama"), device=device)
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_refused(models: Models) -> None:
+    source = models("llama")
+    options = Options.read({})
+    graph = make_graph(source, RunnerConfig(**SETTINGS), options, dtype="float32", kv_dtype="float32")
+    with pytest.raises(Unsupported, match="the session runs on CPUExecutionProvider"):
+        cuda.require_provider(open_session(source, graph, options, num_threads=1))
+
+
+def test_float32_on_cuda_takes_the_exact_form(models: Models) -> None:
+    def form(dtype: str, **settings: Any) -> str:
+        config = RunnerConfig(**(SETTINGS | {"device": "cuda"}))
+        return make_graph(
+            models("llama"), config, Options.read(settings), dtype=dtype, kv_dtype=dtype
+        ).options.attention
+
+    assert [form("float32"), form("float16"), form("bfloat16")] == ["standard", "gqa", "gqa"]
+    assert cuda_load.resolve_dtype("auto", "bfloat16") == "bfloat16"
+    assert cuda_load.resolve_dtype("float16", "bfloat16") == "float16"
