@@ -68,7 +68,7 @@ def forget_pages(files: Mapping[str, NDArray[np.uint8]]) -> None:
     For after a runtime has read the weights: until then each page that was read counts as this process's memory.
     """
     for file in files.values():
-        mapping = file.base.obj if isinstance(file.base, memoryview) else None
+        mapping = getattr(file.base, "obj", None)  # of the memoryview that np.frombuffer made
         if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             mapping.madvise(mmap.MADV_DONTNEED)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from .blocks import Blocks
@@ -9,19 +11,16 @@ from .options import DATA_TYPES
 
 
 def mixture(blocks: Blocks, x: ir.Value, i: int) -> ir.Value:
-    """Return the weighted sum of the chosen experts of layer i for each token [T, H], in order of their index.
+    """Return the weighted sum of the chosen experts of layer i for each token [T, H], added up in float32.
 
     For ONNX Runtime each expert computes the tokens that chose it, of which there may be none. TensorRT cannot have
     sizes that depend on data without waiting for them, so that in the form `standard-mask` each expert computes all
-    tokens, and those that did not choose it count for nothing.
+    tokens, and those that did not choose it count for nothing. Either way a token adds its experts up in order of
+    their index.
     """
-    write, spec, prefix = blocks.writer, blocks.spec, f"layers.{i}."
-    shares = _route(blocks, x, f"{prefix}router")
-    add = _add_all if blocks.options.attention == "standard-mask" else _add_chosen
-    out = write.op("Mul", _cast(blocks, x, "float32"), blocks.scalar(0.0, "float32"))  # added up in float32
-    for expert in range(spec.layers[i].num_experts):
-        share = write.op("Gather", shares, write.ints(expert), axis=1)  # [T, 1]
-        out = add(blocks, out, x, share, f"{prefix}experts.{expert}.")
+    shares = _route(blocks, x, f"layers.{i}.router")
+    experts = [f"layers.{i}.experts.{expert}." for expert in range(blocks.spec.layers[i].num_experts)]
+    out = (_all if blocks.options.attention == "standard-mask" else _chosen)(blocks, x, shares, experts)
     return _cast(blocks, out, blocks.options.dtype)
 
 
@@ -44,17 +43,30 @@ def _route(blocks: Blocks, x: ir.Value, name: str) -> ir.Value:
     return write.op("ScatterElements", nothing, experts, best, axis=-1, name=f"{name}.shares")
 
 
-def _add_all(blocks: Blocks, out: ir.Value, x: ir.Value, share: ir.Value, prefix: str) -> ir.Value:
-    """Add the expert's answer for every token, times its share."""
-    answers = _cast(blocks, blocks.mlp(x, prefix), "float32")
-    return blocks.writer.op("Add", out, blocks.writer.op("Mul", share, answers))
-
-
-def _add_chosen(blocks: Blocks, out: ir.Value, x: ir.Value, share: ir.Value, prefix: str) -> ir.Value:
-    """Add the expert's answer for the tokens whose share of it is not 0."""
+def _all(blocks: Blocks, x: ir.Value, shares: ir.Value, experts: Sequence[str]) -> ir.Value:
+    """Add up every expert's answer for every token, times its share."""
     write = blocks.writer
-    chosen = write.op("NonZero", write.op("Squeeze", share, write.ints(1)))  # [1, tokens]
-    tokens = write.op("Squeeze", chosen, write.ints(0))
-    answers = _cast(blocks, blocks.mlp(write.op("Gather", x, tokens, axis=0), prefix), "float32")
-    answers = write.op("Mul", write.op("Gather", share, tokens, axis=0), answers)
-    return write.op("ScatterND", out, write.op("Unsqueeze", tokens, write.ints(1)), answers, reduction="add")
+    out: ir.Value | None = None
+    for i, expert in enumerate(experts):
+        share = write.op("Gather", shares, write.ints(i), axis=1)  # [T, 1]
+        part = write.op("Mul", share, _cast(blocks, blocks.mlp(x, expert), "float32"))
+        out = part if out is None else write.op("Add", out, part)
+    assert out is not None
+    return out
+
+
+def _chosen(blocks: Blocks, x: ir.Value, shares: ir.Value, experts: Sequence[str]) -> ir.Value:
+    """Add up the experts' answers for the P pairs of an expert and a token whose share is not 0, sorted by expert."""
+    write = blocks.writer
+    by_expert = write.op("Transpose", shares, perm=[1, 0])
+    pairs = write.op("Transpose", write.op("NonZero", by_expert), perm=[1, 0])  # [P, 2]: expert, token
+    tokens = write.op("Gather", pairs, write.ints(1), axis=1)  # [P, 1]
+    positive = write.op("Cast", write.op("Greater", shares, blocks.scalar(0.0, "float32")), to=ir.DataType.INT64)
+    counts = write.op("ReduceSum", positive, write.ints(0), keepdims=0)  # [E]
+    inputs = write.op("GatherND", x, tokens)  # [P, H]
+    parts = write.ops("Split", inputs, counts, outputs=len(experts), axis=0)
+    answers = [blocks.mlp(part, expert) for part, expert in zip(parts, experts, strict=True)]
+    joined = _cast(blocks, write.op("Concat", *answers, axis=0), "float32")
+    weights = write.op("Unsqueeze", write.op("GatherND", by_expert, pairs), write.ints(1))  # [P, 1]
+    nothing = write.op("Mul", _cast(blocks, x, "float32"), blocks.scalar(0.0, "float32"))
+    return write.op("ScatterND", nothing, tokens, write.op("Mul", weights, joined), reduction="add")

@@ -125,6 +125,29 @@ def test_a_mixture_of_experts_in_float16_agrees_where_no_expert_is_a_near_tie(fa
     assert np.median(np.concatenate(near)) <= 0.02 * max(np.abs(want).max() for want in case.logits[-3:])
 
 
+@pytest.mark.parametrize("form", ["gqa", "standard-mask"])
+def test_equal_experts_are_chosen_from_the_lowest_index(form: str, family_case: CaseOf, tmp_path: Path) -> None:
+    """With a router of zeros all six are equal and the first three are taken."""
+    case = family_case("qwen3-moe")
+    (tmp_path / "config.json").write_text((case.folder / "config.json").read_text())
+    tensors = load_file(case.folder / "model.safetensors")
+    for name in list(tensors):
+        if name.endswith("mlp.gate.weight"):
+            tensors[name] = np.zeros_like(tensors[name])
+    save_file(tensors, tmp_path / "model.safetensors")
+    expected = logits_of(case, tmp_path, attention=form)
+    for name in list(tensors):  # of six, three are chosen: what the others hold must not matter
+        if any(f"experts.{expert}." in name for expert in (3, 4, 5)):
+            tensors[name] = np.full_like(tensors[name], 100.0)
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert worst_difference(logits_of(case, tmp_path, attention=form), expected) == 0
+    for name in list(tensors):
+        if "experts.2." in name:
+            tensors[name] = np.zeros_like(tensors[name])
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert worst_difference(logits_of(case, tmp_path, attention=form), expected) > 0.01
+
+
 @pytest.mark.parametrize("form", ["gqa", "standard", "standard-mask"])
 def test_rows_of_fixed_length(form: str, family_case: CaseOf) -> None:
     case = family_case("mistral")
