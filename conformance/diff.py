@@ -47,8 +47,10 @@ class Answer:
         return self.difference.verdict if self.difference else "equal"
 
     def as_json(self) -> dict[str, Any]:
-        """Everything."""
+        """Everything; a token that was filtered out missed by null."""
         found = asdict(self.difference) if self.difference else None
+        for view in found["views"] if found else ():
+            view["missed_by"] = view["missed_by"] if np.isfinite(view["missed_by"]) else None
         return {"verdict": self.verdict, "tokens": list(self.tokens), "difference": found}
 
 
