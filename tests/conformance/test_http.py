@@ -1,0 +1,83 @@
+"""The suite over a running server: it passes on a real one, and finds each bug by the numbers that it breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from isotoken.conformance.spec import http_behaviours
+
+from ..api.conftest import write_model
+from .http_bugs import BUGS
+from .http_proxy import proxied
+
+
+class Run(NamedTuple):
+    """What a run of the suite came to."""
+
+    status: int
+    behaviours: dict[str, dict[str, Any]]
+    said: str
+
+    def failed(self) -> set[str]:
+        return {number for number, found in self.behaviours.items() if found["outcome"] == "failed"}
+
+
+def run(folder: Path, *arguments: str) -> Run:
+    """Run `isotoken conformance` in a process of its own."""
+    report = folder / "report.json"
+    command = [sys.executable, "-P", "-c", "import sys; from isotoken.api.cli import main; sys.exit(main())"]
+    command += ["conformance", *arguments, "--report", str(report)]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    env = {**clean, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280, check=False)
+    found = json.loads(report.read_text())["targets"][0]["behaviours"] if report.exists() else {}
+    return Run(done.returncode, found, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def served(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server: a tiny model with random weights, on the numpy backend."""
+    folder = write_model(tmp_path_factory.mktemp("models") / "tiny")
+    with serve(str(folder), "--backend", "reference", "--log-level", "error", OMP_NUM_THREADS="1") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest, served: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Every selected run with a bug, two at a time, begun before the first is asked for."""
+    wanted = {item.callspec.params.get("bug") for item in request.session.items if hasattr(item, "callspec")}
+    with proxied(served, BUGS) as url, ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        futures: dict[str, Future[Run]] = {
+            bug: pool.submit(run, tmp_path_factory.mktemp("run"), "--url", f"{url}/{bug}", "-q", "--tb=line")
+            for bug in BUGS
+            if bug in wanted
+        }
+        yield futures
+        pool.shutdown(cancel_futures=True)
+
+
+def test_a_real_server_passes(served: str, tmp_path: Path) -> None:
+    found = run(tmp_path, "--url", served, "--strict", "-q", "--tb=short")
+    assert found.status == 0, found.said[-5000:]
+    assert {number: verdict["outcome"] for number, verdict in found.behaviours.items()} == dict.fromkeys(
+        http_behaviours(), "passed"
+    ), found.said[-5000:]
+
+
+@pytest.mark.parametrize("bug", list(BUGS))
+def test_a_bug_breaks_what_it_is_about(bug: str, runs: dict[str, Future[Run]]) -> None:
+    found = runs[bug].result()
+    assert found.failed() == BUGS[bug].breaks, found.said[-6000:]
+    assert found.status == (pytest.ExitCode.TESTS_FAILED if BUGS[bug].breaks else pytest.ExitCode.OK)
+
+
+def test_every_behaviour_has_a_bug() -> None:
+    assert set().union(*(bug.breaks for bug in BUGS.values())) == set(http_behaviours())
