@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 Array = NDArray[Any]
 UInt8 = NDArray[np.uint8]
 
-ROWS_BYTES = 1 << 22  # of float32 at a time: intermediate results stay in the processor's cache
+ROWS_BYTES = 1 << 19  # of float32 at a time: intermediate results stay in the processor's cache
 FP8_MAX = 448.0  # the largest float8_e4m3fn
 
 

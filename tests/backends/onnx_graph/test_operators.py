@@ -93,6 +93,24 @@ def test_contrib_operators_are_used_as_onnxruntime_registers_them(
     onnx.checker.check_model(graph.save(tmp_path), full_check=True)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("form", ["gqa", "standard", "standard-mask"])
+@pytest.mark.parametrize("family", ["llama-biases", "gemma2", "qwen3-moe", "granite"])
+def test_types_fit_together_in_every_dtype(
+    family: str, form: str, dtype: str, family_case: CaseOf, tmp_path: Path
+) -> None:
+    onnx.checker.check_model(graph_of(family_case(family), attention=form, dtype=dtype).save(tmp_path), full_check=True)
+
+
+@pytest.mark.parametrize("form", ["gqa", "standard-mask"])
+def test_building_twice_gives_the_same_bytes(form: str, family_case: CaseOf) -> None:
+    """Compiled engines are kept under a hash of the graph."""
+    first, second = (graph_of(family_case("qwen3-moe"), attention=form).to_bytes() for _ in range(2))
+    assert first == second
+    other = graph_of(family_case("qwen3-moe"), attention=form, dtype="float16").to_bytes()
+    assert other != first
+
+
 def check_schema(node: ir.Node, schema: Any) -> None:
     assert node.attributes.keys() <= schema.attributes.keys()
     assert {name for name, attribute in schema.attributes.items() if attribute.required} <= node.attributes.keys()

@@ -126,3 +126,19 @@ def test_saving_beside_the_weights_copies_nothing(family_case: CaseOf, tmp_path:
     before = {path.name for path in tmp_path.iterdir()}
     build_graph(Checkpoint.open(tmp_path), GraphOptions()).save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} - before == {"model.onnx"}
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_weights_behind_symbolic_links_are_found(link: bool, family_case: CaseOf, tmp_path: Path) -> None:
+    """As in the hub's cache, where a snapshot is a folder of links to blobs."""
+    import onnxruntime
+
+    source, snapshot = family_case("llama").folder, tmp_path / "snapshot"
+    snapshot.mkdir()
+    for path in source.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    graph = build_graph(Checkpoint.open(snapshot), GraphOptions())
+    for folder in (tmp_path / "out", *([] if link else [snapshot])):  # a snapshot's own link would be in the way
+        model = graph.save(folder, link=link)
+        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        assert not any(path.is_symlink() for path in folder.iterdir()) or folder == snapshot
