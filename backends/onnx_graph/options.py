@@ -60,6 +60,8 @@ class GraphOptions:
                 f"quantization is {self.quantization!r}: expected {' or '.join(map(repr, possible))} "
                 f"with linear={self.linear!r}"
             )
+        if not 0 <= self.accuracy_level <= 4:
+            raise ValueError(f"accuracy_level is {self.accuracy_level}: expected 0 to 4")
         if self.attention == "paged" and self.dtype == "float32":
             raise ValueError("dtype is 'float32': expected 'float16' or 'bfloat16' with attention='paged'")
 

@@ -166,6 +166,7 @@ def test_rows_of_fixed_length(form: str, family_case: CaseOf) -> None:
         ({"quantization": "int2"}, "quantization is 'int2': expected 'int4' or 'int8' with linear='nbits'"),
         ({"linear": "gemm", "quantization": "int8"}, "quantization is 'int8': expected None with linear='gemm'"),
         ({"linear": "qdq"}, "quantization is None: expected 'int4' or 'int8' or 'fp8' with linear='qdq'"),
+        ({"accuracy_level": 5}, "accuracy_level is 5: expected 0 to 4"),
         ({"attention": "paged"}, "dtype is 'float32': expected 'float16' or 'bfloat16' with attention='paged'"),
     ],
 )
