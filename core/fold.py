@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from .bans import is_ruled_out
 from .batch import Sampled
 from .types import FinishReason, Request, RequestOutput, TokenLogprobs
+
+NOTHING_LEFT = "no token is left to draw: allowed_token_ids, bad_words and min_tokens together rule all of them out"
 
 
 def is_scoring(request: Request) -> bool:
@@ -34,8 +37,13 @@ def _accept(request: Request, draws: list[int], output: RequestOutput) -> None:
     """Take each draw for as long as the draft before it was right and nothing ends the request."""
     known, new, drafts = request.token_ids, output.token_ids, request.draft_ids
     last = len(draws) - 1
+    params = request.params
+    may_be_ruled_out = bool(params.bad_words_ids or params.min_tokens) or params.allowed_token_ids is not None
     for index, token in enumerate(draws):
         if len(known) < request.max_num_tokens:  # else max_tokens is 0, or it was replayed complete: it only ends
+            if may_be_ruled_out and is_ruled_out(request, token):  # so nothing was left to draw
+                output.finish_reason, output.error = FinishReason.ERROR, NOTHING_LEFT
+                break
             known.append(token)
             new.append(token)
             if token in request.end_token_ids:

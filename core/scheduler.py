@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .batch import Sampled
 from .fold import fold, is_scoring
+from .sharing import PrefixWait
 from .types import FinishReason, Request, RequestOutput, Scheduled
 from .validation import validate
 
@@ -69,6 +70,7 @@ class ContinuousScheduler:
         self._deadlines: list[tuple[float, int, str]] = []  # heap of (deadline, arrival, id)
         self._expired: list[RequestOutput] = []  # reported by the next update
         self._blocked: tuple[Request, int] | None = None  # the request that did not fit, and the free blocks then
+        self._wait = PrefixWait(kv_cache.block_size, self._max_len)
         self._num_arrivals = 0
         self._num_preemptions = 0
         self._num_prefix_queries = 0
@@ -110,12 +112,13 @@ class ContinuousScheduler:
         """Queue it. Raises ValueError if it could never fit the cache or max_model_len, or names unknown tokens."""
         if request.id in self._requests:
             raise ValueError(f"request {request.id!r} is already here")
-        validate(request, self._max_len, self._config.vocab_size)
         params = request.params
-        request.arrival = self._num_arrivals
-        self._num_arrivals += 1
         eos_token_ids = frozenset() if params.ignore_eos else self._config.eos_token_ids
         request.end_token_ids = params.stop_token_ids | eos_token_ids
+        validate(request, self._max_len, self._config.vocab_size)
+        request.arrival = self._num_arrivals
+        self._num_arrivals += 1
+        request.allowed_ids = None if params.allowed_token_ids is None else frozenset(params.allowed_token_ids)
         request.max_num_tokens = min(request.num_prompt_tokens + params.max_tokens, self._max_len)
         self._requests[request.id] = request
         insort(self._waiting, request, key=_order)
@@ -247,7 +250,7 @@ class ContinuousScheduler:
     def _admit(self, plan: list[Scheduled], budget: int, spare: int) -> None:
         while budget and spare > 0 and len(self._running) < self._config.max_num_seqs:
             request = self._next_waiting()
-            if request is None or not self._attach(request):
+            if request is None or self._wait.is_better(request, plan) or not self._attach(request):
                 break
             self._waiting.remove(request)
             insort(self._running, request, key=_order)
@@ -274,6 +277,7 @@ class ContinuousScheduler:
             self._blocked = (request, free_blocks)
             return False
         self._blocked = None
+        self._wait.note_admitted(request, num_hits)
         if not request.num_preemptions:
             request.num_cached_tokens = min(num_hits, request.num_prompt_tokens)
             self._num_prefix_queries += request.num_prompt_tokens if looks_up else 0

@@ -79,9 +79,10 @@ class Request:
     row_id: int = -1  # stable row below max_num_seqs while running
     num_preemptions: int = 0
     finish_reason: FinishReason | None = None
-    arrival: int = 0  # set, with the next two, when the scheduler takes it: its place among equals,
+    arrival: int = 0  # set, with the next three, when the scheduler takes it: its place among equals,
     end_token_ids: frozenset[int] = frozenset()  # the tokens that end it,
-    max_num_tokens: int = 0  # and the length of token_ids that ends it
+    max_num_tokens: int = 0  # the length of token_ids that ends it,
+    allowed_ids: frozenset[int] | None = None  # and params.allowed_token_ids as a set
 
     @property
     def num_output_tokens(self) -> int:

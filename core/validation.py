@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from .bans import leaves_nothing
 from .types import Request
 
 
 def validate(request: Request, max_model_len: int, vocab_size: int) -> None:
-    """Raise ValueError for a request that could never run, or that would make the runner or the sampler stumble."""
+    """Raise ValueError for a request that could never run, or that would make the runner or the sampler stumble.
+
+    `end_token_ids` must be set already.
+    """
     params, num_tokens = request.params, len(request.token_ids)
     if not 1 <= request.num_prompt_tokens <= num_tokens:
         raise ValueError(f"num_prompt_tokens={request.num_prompt_tokens} of {num_tokens} token_ids: expected 1 to that")
@@ -21,6 +25,8 @@ def validate(request: Request, max_model_len: int, vocab_size: int) -> None:
         if not word:
             raise ValueError("bad_words_ids holds an empty word")
         _validate_ids("bad_words_ids", word, vocab_size)
+    if num_tokens == request.num_prompt_tokens and leaves_nothing(params, request.end_token_ids, vocab_size):
+        raise ValueError("no token may be drawn: bad_words_ids and min_tokens ban all that are allowed")
 
 
 def _validate_ids(field: str, ids: Collection[int], vocab_size: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...core.bans import leaves_nothing
 from ...core.types import DecodeParams
 from ..errors import ContextLengthError, NotOffered, ParameterError
 from ..text import SamplingParams, TextModel
@@ -35,8 +36,18 @@ def prepare(
         raise NotOffered("prompt_logprobs", params.prompt_logprobs, reason)
     if params.min_tokens > room:
         raise ParameterError("min_tokens", params.min_tokens, f"at most {room}, which is what the context leaves")
-    return params.resolve(
+    resolved = params.resolve(
         vocab_size=info.vocab_size,
         max_tokens=room,
         encode=lambda word: text.encode(word, add_special_tokens=False),
     )
+    _check_something_is_left(params, resolved[0], info)
+    return resolved
+
+
+def _check_something_is_left(params: SamplingParams, resolved: DecodeParams, info: EngineInfo) -> None:
+    ends = resolved.stop_token_ids | (frozenset() if resolved.ignore_eos else info.eos_token_ids)
+    if leaves_nothing(resolved, ends, info.vocab_size):
+        field = "bad_words" if params.allowed_token_ids is None else "allowed_token_ids"
+        allowed = "at least one token must be left that bad_words and min_tokens do not ban"
+        raise ParameterError(field, getattr(params, field), allowed)
