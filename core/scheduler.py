@@ -52,6 +52,7 @@ class ContinuousScheduler:
 
     Requests are served by priority, then arrival. When blocks run out the last in that order is preempted: its blocks
     are freed, it waits again in its old place, and what it had is computed anew (mostly found in the prefix cache).
+    A request that begins with what is being computed for another comes when it can be found there (core.sharing).
     """
 
     def __init__(
