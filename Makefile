@@ -7,7 +7,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types contracts unit fresh format bench clean
+.PHONY: help setup serve test lint types contracts unit fresh matrix format bench clean
 
 help:  ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ unit: setup  ## Tests
 
 fresh: setup  ## Generated files are up to date
 	$(BIN)/towncrier build --draft --version next > /dev/null
+
+matrix: setup  ## Measure every backend anew and draw docs/conformance.md and .html (some ten minutes)
+	$(BIN)/python tests/conformance/make_matrix.py
 
 format: setup  ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .

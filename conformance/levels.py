@@ -152,7 +152,7 @@ def _described(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
     return [
         {
             "subject": family,
-            "models": [s.name for s in members],
+            "models": {s.name: Checkpoint.open(s.folder).content_hash()[:16] for s in members},
             "sequences": sum(len(s.sequences) for s in members),
             "tokens": sum(len(tokens) for s in members for tokens in s.sequences),
         }

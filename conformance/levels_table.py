@@ -67,7 +67,7 @@ def _same_logits(levels: Mapping[str, Any]) -> Iterator[str]:
         (
             [
                 one["target"],
-                f"{drawn['draws']:,}, {drawn['ties']}, {drawn['wrong']}",
+                drawn["absent"] or f"{drawn['draws']:,}, {drawn['ties']}, {drawn['wrong']}",
                 *(str(one["differing"].get(name, "–")) for name in arrangements[1:]),
                 "yes" if one["goldens"] else "no",
                 str(len(one["wrong"])),

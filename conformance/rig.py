@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 def on_host(logits: Any) -> Array:
     """Copy logits to the host in float64. Exact: every compute dtype is a subset of float64."""
     if hasattr(logits, "detach"):  # a tensor that numpy may not know how to read: other device or dtype
-        logits = logits.detach().double().cpu()
+        logits = logits.detach().double().cpu().numpy()
     return np.array(logits, dtype=np.float64)
 
 

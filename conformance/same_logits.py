@@ -34,6 +34,7 @@ class Agreement:
     draws: int = 0
     ties: int = 0  # draws whose two best scores lie within 1e-5: logarithms differ in the last bit between libraries
     wrong: int = 0  # other draws that gave another token than the rules
+    absent: str = ""  # why it could not be asked, if so
 
 
 class Hand:
@@ -45,25 +46,30 @@ class Hand:
         self.logits: Any = runner.forward(rig.batch([(rig.strand([3 + i], row_id=i), 1, 1) for i in range(ROWS)]))
         self._view = np.asarray(self.logits)  # shares the memory, or `draw` finds that it does not
 
+    def refuses(self, logits: Array) -> str:
+        """Why float32 logits [ROWS, V] cannot be handed to the sampler; nothing if they can."""
+        self._view[:] = logits
+        return "" if np.array_equal(on_host(self.logits), logits) else "other values cannot be written into its logits"
+
     def draw(self, logits: Array, rows: SamplingRows) -> list[int]:
         """Tokens for float32 logits [ROWS, V]."""
         self._view[:] = logits
-        assert np.array_equal(on_host(self.logits), logits), "the sampler would see other logits"
         tokens: list[int] = self.sampler.sample(self.logits, rows).token_ids.tolist()
         return tokens
 
 
 def agree(hands: Sequence[Hand], logits: Array) -> list[Agreement]:
     """Let every sampler draw from the same rows [T, V], and compare with the rules, position by position."""
-    found = [Agreement() for _ in hands]
     rows = logits.astype(np.float32).astype(np.float64)
+    found = [Agreement(absent=hand.refuses(rows[:ROWS])) for hand in hands]
+    asked = [(hand, agreement) for hand, agreement in zip(hands, found, strict=True) if not agreement.absent]
     for turn, start in enumerate(range(0, len(rows) - ROWS + 1, ROWS)):
         mine = rows[start : start + ROWS]
         params = [replace(PARAMS[(turn + i) % len(PARAMS)], seed=start + i) for i in range(ROWS)]
         drawn = [draw(x, p, start + i, 1e-6) for i, (x, p) in enumerate(zip(mine, params, strict=True))]
-        asked = _rows(params, start)
-        for hand, agreement in zip(hands, found, strict=True):
-            tokens = hand.draw(mine, asked)
+        how = _rows(params, start)
+        for hand, agreement in asked:
+            tokens = hand.draw(mine, how)
             agreement.draws += ROWS
             agreement.ties += sum(not d.decided for d in drawn)
             agreement.wrong += sum(d.decided and t != d.token for d, t in zip(drawn, tokens, strict=True))
