@@ -59,7 +59,7 @@ def test_they_wait_for_a_prompt_computed_in_parts() -> None:
     "second",
     [
         {"prompt": LONG[::-1]},
-        {"prompt": [*LONG[:60], 99, *LONG[:100]]},  # too little to be worth a step
+        {"prompt": [*LONG[:60], 90, *LONG[:100]]},  # too little to be worth a step
         {"prompt": LONG, "cache_salt": b"another's"},
         {"prompt": LONG, "num_prompt_logprobs": 0},  # computes every position whatever the cache holds
     ],
