@@ -10,6 +10,7 @@ import numpy as np
 from .batch import Sampled, SamplingRows
 from .batch_builder import BatchBuilder
 from .capabilities import Support
+from .drafting import Drafting
 from .interfaces import Drafter, KVCache, Logits, ModelRunner, RunnerInfo, Sampler, Scheduler
 from .sampling import HostSampler
 from .types import EngineError, Request, RequestOutput, Scheduled, StepStats, Unsupported
@@ -45,7 +46,7 @@ class Engine:
         self._scheduler = scheduler
         self._kv = kv_cache
         self._sampler = sampler or runner.sampler or HostSampler()
-        self._drafter = drafter
+        self._drafting = Drafting(drafter, self.info.vocab_size)
         self._publish = publish
         self._on_step = on_step
         self._prompt_logprobs = prompt_logprobs
@@ -73,8 +74,7 @@ class Engine:
 
         Nothing of it is published any more, tokens that wait for the next step included.
         """
-        if self._drafter is not None:
-            self._drafter.release(request_id)
+        self._drafting.release(request_id)
         dropped = self._scheduler.abort(request_id)
         if dropped:
             self._pending = [output for output in self._pending if output.request_id != request_id]
@@ -89,9 +89,9 @@ class Engine:
         self._pending += outputs
         if not self.info.asynchronous or not self._scheduler.has_work:
             self._flush()
-        self._draft(plan, outputs)
+        self._drafting.draft(plan, outputs)
         if meter is not None and self._on_step is not None:
-            self._on_step(meter.read(plan, outputs, self._kv))
+            self._on_step(meter.read(plan, outputs, self._kv, self._drafting.take_failures()))
 
     def run(self) -> None:
         """Step until there is no work left."""
@@ -100,8 +100,7 @@ class Engine:
 
     def close(self) -> None:
         """Give back the runner's and the drafter's memory."""
-        if self._drafter is not None:
-            self._drafter.close()
+        self._drafting.close()
         self._runner.close()
 
     def _compute(self, plan: Sequence[Scheduled], copies: Copies) -> list[RequestOutput]:
@@ -158,22 +157,6 @@ class Engine:
         if all_failed and (num_faults > 1 or self._num_fruitless_steps == _MAX_FRUITLESS_STEPS):
             raise EngineError(f"every request failed, the last one with {failures[-1]!r}") from failures[-1]
 
-    def _draft(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput]) -> None:
-        if self._drafter is None:
-            return
-        for output in outputs:
-            if output.finish_reason is not None:
-                self._drafter.release(output.request_id)
-        ready = [share.request for share in plan if share.num_logits and _wants_drafts(share.request)]
-        for request, drafts in zip(ready, self._drafter.propose(ready) if ready else (), strict=True):
-            request.draft_ids = drafts
-
-
-def _wants_drafts(request: Request) -> bool:
-    """Whether it still runs, all but its newest token is computed, and more than one token is still to come."""
-    known = len(request.token_ids)
-    return request.finish_reason is None and request.num_computed_tokens == known - 1 < request.max_num_tokens - 2
-
 
 def _raise_if_out_of_memory(error: Exception) -> None:
     if isinstance(error, MemoryError):
@@ -196,7 +179,9 @@ class _Meter:
         scheduler = self._scheduler
         return scheduler.num_preemptions, scheduler.num_prefix_queries, scheduler.num_prefix_hits
 
-    def read(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput], kv_cache: KVCache) -> StepStats:
+    def read(
+        self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput], kv_cache: KVCache, num_drafter_failures: int
+    ) -> StepStats:
         """The step in numbers."""
         preemptions, queries, hits = (
             after - before for after, before in zip(self._counters(), self._before, strict=True)
@@ -216,5 +201,6 @@ class _Meter:
             num_prefix_hits=hits,
             num_drafted=sum(share.num_drafts for share in plan),
             num_accepted=num_new_tokens - num_drawn,
+            num_drafter_failures=num_drafter_failures,
             duration=time.perf_counter() - self._started,
         )

@@ -140,3 +140,4 @@ class StepStats:
     num_drafted: int
     num_accepted: int  # of the drafted
     duration: float  # seconds, whole step
+    num_drafter_failures: int = 0  # 1 in the step in which the drafter failed and was switched off

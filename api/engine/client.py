@@ -46,6 +46,8 @@ class AsyncEngine:
             on_failure=self._on_failure,
             on_started=self._on_started,
             on_step=self._stats.add,
+            on_up=lambda info: self._stats.engine_is_up(info.num_blocks),
+            on_gone=self._stats.engine_is_gone,
         )
         self._supervisor = Supervisor(config, limits, listener)
         self._owner = Owner(
@@ -79,7 +81,6 @@ class AsyncEngine:
             raise
         self.text, self.info = text.result(), info.result()
         self._admission.max_num_seqs = self.info.max_num_seqs
-        self._stats.num_blocks = self._stats.num_free_blocks = self.info.num_blocks
         return self
 
     @property

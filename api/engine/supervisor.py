@@ -29,6 +29,8 @@ class Listener:
     on_failure: Callable[[Entry, str], None]  # the entry is out
     on_started: Callable[[Entry], None]  # scheduled for the first time
     on_step: Callable[[StepStats], None]
+    on_up: Callable[[EngineInfo], None]  # an engine stands
+    on_gone: Callable[[], None]  # its process is no more
 
 
 class Supervisor:
@@ -79,6 +81,7 @@ class Supervisor:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         process, self._process = self._process, None
+        self._listener.on_gone()
         self._fail_all(reason)
         if process is None:
             return
@@ -111,6 +114,7 @@ class Supervisor:
             raise EngineFailed(f"the engine was not ready after {self._limits.start_timeout_s:.0f} s") from None
         if isinstance(message, Ready):
             self._last_heard = time.monotonic()
+            self._listener.on_up(message.info)
             return message.info
         how = await process.ended()
         if isinstance(message, Failed):
@@ -156,6 +160,7 @@ class Supervisor:
         """The process is gone: sort out its requests."""
         num_in_flight = len(self._in_engine)
         self._in_engine.clear()
+        self._listener.on_gone()
         self._num_fruitless += 1
         self.num_restarts += 1
         log.error("the engine died with %d requests in flight: %s; it is started again", num_in_flight, how)
@@ -191,6 +196,7 @@ class Supervisor:
             self._process.kill()
             await self._process.ended()
         self._process = None
+        self._listener.on_gone()
         self._fail_all(reason)
 
     def _delay(self, num_failed: int) -> float:

@@ -73,9 +73,20 @@ class EngineStats:
     num_prefix_hits: int = 0
     num_drafted: int = 0
     num_accepted: int = 0
+    num_drafter_failures: int = 0  # drafters switched off since they failed
     num_restarts: int = 0  # of the engine's process
     num_replayed: int = 0  # choices resubmitted after a restart
     num_failed_alone: int = 0  # choices found to kill the engine
+
+    def engine_is_up(self, num_blocks: int) -> None:
+        """An engine stands, with all its blocks free."""
+        self.num_blocks = self.num_free_blocks = num_blocks
+
+    def engine_is_gone(self) -> None:
+        """Nothing runs and there is no memory any more: gauges of a process that is dead would mislead."""
+        self.num_running = self.num_waiting = self.num_batched_requests = self.num_batched_tokens = 0
+        self.num_blocks = self.num_free_blocks = 0
+        self.step_duration = 0.0
 
     def add(self, step: StepStats) -> None:
         """Fold one step in."""
@@ -91,6 +102,7 @@ class EngineStats:
         self.num_prefix_hits += step.num_prefix_hits
         self.num_drafted += step.num_drafted
         self.num_accepted += step.num_accepted
+        self.num_drafter_failures += step.num_drafter_failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

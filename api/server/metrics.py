@@ -125,6 +125,7 @@ class EngineCollector(Collector):
             ("llm_prefix_cache_hits", "Prompt tokens found there", stats.num_prefix_hits),
             ("llm_draft_tokens", "Tokens guessed for speculation", stats.num_drafted),
             ("llm_accepted_tokens", "Of the guesses, those that were right", stats.num_accepted),
+            ("llm_drafter_failures", "Drafters that failed and were switched off", stats.num_drafter_failures),
             ("llm_engine_restarts", "Restarts of the engine's process", stats.num_restarts),
             ("llm_replayed_choices", "Answers continued after a restart", stats.num_replayed),
             ("llm_failed_alone_choices", "Answers given up because they kill the engine", stats.num_failed_alone),
