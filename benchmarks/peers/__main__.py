@@ -36,6 +36,7 @@ def main() -> int:
     compare.add_argument("--rounds", type=int, default=5)
     compare.add_argument("--threads", type=int, default=num_cpus(), help="of each")
     compare.add_argument("--spinning", choices=list(SPINNING), default="off", help="isotoken's threads; both: twice")
+    compare.add_argument("--peer-spinning", choices=list(SPINNING), default="both", help="the peer's ways to be tried")
     compare.add_argument("--share", type=int, default=1, help="above 1: a part of each workload, for a quick look")
     compare.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     given = parser.parse_args()
@@ -68,7 +69,9 @@ def _compare(given: argparse.Namespace) -> int:
         )
         try:
             peer = pair.theirs.versions
-            found += [pair.compare(name, given.rounds, [False, True]) for name in given.workload or WORKLOADS]
+            found += [
+                pair.compare(name, given.rounds, SPINNING[given.peer_spinning]) for name in given.workload or WORKLOADS
+            ]
         finally:
             close_pair(pair)
     facts = {

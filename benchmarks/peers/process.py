@@ -49,6 +49,7 @@ class Genai:
     def __init__(self, python: Path, folder: Path, pruned: Path, *, threads: int) -> None:
         self.name = "onnxruntime-genai"
         self.way: Way | None = None
+        self.cpu_seconds = 0.0  # of the last run, all threads
         self._folders, self._threads = {False: folder, True: pruned}, threads
         self._process = subprocess.Popen(
             [str(python), str(WORKER)],
@@ -85,6 +86,7 @@ class Genai:
             self._load()
         tasks = [[task.prompt, task.num_tokens] for task in workload.tasks]
         reply = self._ask(op="run", way=self.way.name, batch=self.way.batch, tasks=tasks)
+        self.cpu_seconds = reply["cpu_seconds"]
         return Run(reply["seconds"], reply["tokens"], reply["token_times"])
 
     def _ask(self, **question: Any) -> dict[str, Any]:

@@ -19,8 +19,8 @@ def table(comparisons: Sequence[Comparison]) -> str:
     """Markdown, a row for each workload and precision."""
     lines = [
         "| workload | precision | isotoken, tok/s | onnxruntime-genai, tok/s | ratio | all ratios | its fastest way"
-        " | first token, ms | busy with others, CPUs |",
-        "|---|---|---|---|---|---|---|---|---|",
+        " | first token, ms | CPU time, s | busy with others, CPUs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join(lines + [_row(each) for each in comparisons])
 
@@ -37,6 +37,7 @@ def _row(found: Comparison) -> str:
         " ".join(f"{each.ratio:.2f}" for each in rounds),
         found.way,
         f"{found.first_tokens[0] * 1e3:.0f} / {found.first_tokens[1] * 1e3:.0f}",
+        " / ".join(f"{statistics.median(r.cpu_seconds[whose] for r in rounds):.2f}" for whose in (0, 1)),
         f"{statistics.median(r.others for r in rounds):.2f} (most {max(r.others for r in rounds):.2f})",
     ]
     return "| " + " | ".join(cells) + " |"

@@ -112,10 +112,12 @@ def burn() -> None:
 
 
 def test_the_table_shows_the_median_of_ratios(tmp_path: Path) -> None:
-    rounds = [Round(100, 50, 0.1), Round(90, 90, 1.2), Round(300, 100, 0.0)]
+    rounds = [Round(100, 50, (1, 2), 0.1), Round(90, 90, (1, 1), 1.2), Round(300, 100, (2, 3), 0.0)]
     found = Comparison("W2", "int8", True, "engine of 32", rounds, (0.02, 0.05), ("fine", "2.0% off"))
     row = table([found]).splitlines()[-1]
-    assert "| W2, spinning | int8 | 100 | 90 | **2.00** | 2.00 1.00 3.00 | engine of 32 | 20 / 50 |" in row
+    assert (
+        "| W2, spinning | int8 | 100 | 90 | **2.00** | 2.00 1.00 3.00 | engine of 32 | 20 / 50 | 1.00 / 2.00 |" in row
+    )
     assert checks([found]) == "W2 int8: isotoken fine; onnxruntime-genai 2.0% off"
     write_json(tmp_path / "r.json", [found], {"model": "m"})
     assert json.loads((tmp_path / "r.json").read_text())["comparisons"][0]["ratio"] == 2.0
