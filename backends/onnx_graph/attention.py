@@ -14,6 +14,7 @@ class Attention(Protocol):
     """One form of attention. Constructing it declares `input_ids`, `logits_indices` and the inputs of its own."""
 
     token_ids: ir.Value  # [T] int64: all tokens of the run, flat
+    logits_indices: ir.Value  # [L] int64: which of them get logits
 
     def __call__(self, i: int, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
         """Write layer i's keys and values to its cache, rotate and attend; return [T, heads * D].

@@ -31,7 +31,7 @@ def build_graph(checkpoint: Checkpoint, options: GraphOptions) -> Graph:
     x = _embed(blocks, attention.token_ids)
     for i in range(spec.num_layers):
         x = _layer(blocks, attention, i, x)
-    logits = _logits(blocks, x)
+    logits = _logits(blocks, writer.op("Gather", x, attention.logits_indices, axis=0))
     writer.output(logits, "logits", ir.DataType.FLOAT, ("L", spec.vocab_size))
     return Graph.of(writer, options)
 
@@ -86,11 +86,10 @@ def _heads(blocks: Blocks, x: ir.Value, name: str, num_heads: int) -> ir.Value:
 
 
 def _logits(blocks: Blocks, x: ir.Value) -> ir.Value:
-    """Return softcap(logits_scale * lm_head(norm(x))) in float32 [L, vocab_size] for the tokens that are asked for."""
-    write, spec = blocks.writer, blocks.spec
-    indices = next(value for value in write.inputs if value.name == "logits_indices")
-    logits = blocks.linear(blocks.norm(write.op("Gather", x, indices, axis=0), "norm"), "lm_head")
+    """Return softcap(logits_scale * lm_head(norm(x))) in float32 [L, vocab_size], x [L, H]."""
+    spec = blocks.spec
+    logits = blocks.linear(blocks.norm(x, "norm"), "lm_head")
     if blocks.options.dtype != "float32":
-        logits = write.op("Cast", logits, to=ir.DataType.FLOAT)
+        logits = blocks.writer.op("Cast", logits, to=ir.DataType.FLOAT)
     logits = blocks.scale(logits, spec.logits_scale, "float32")
     return blocks.softcap(logits, spec.logits_softcap, "float32")

@@ -20,7 +20,7 @@ class GroupQueryAttention:
         self._blocks = blocks
         write = blocks.writer
         self._ids = write.input("input_ids", ir.DataType.INT64, ("B", "S"))
-        write.input("logits_indices", ir.DataType.INT64, ("L",))
+        self.logits_indices = write.input("logits_indices", ir.DataType.INT64, ("L",))
         self._seqlens = write.input("seqlens_k", ir.DataType.INT32, ("B",))
         self._total = write.input("total_sequence_length", ir.DataType.INT32, ())
         self.token_ids = write.op("Reshape", self._ids, write.ints(-1), name="token_ids")

@@ -35,7 +35,7 @@ class GraphOptions:
     """What to build. Raises ValueError naming the option, its value and what is possible."""
 
     attention: AttentionForm = "gqa"
-    linear: LinearForm | None = None  # None: gemm, or nbits where weights are quantised
+    linear: LinearForm | None = None  # None: gemm, or where weights are quantised nbits, or qdq for TensorRT
     dtype: str = "float32"  # compute dtype; logits are float32 whatever it is
     kv_dtype: str | None = None  # of the K/V cache; None: the compute dtype
     quantization: str | None = None  # None, "int8", "int4" or "fp8", of the weight matrices
@@ -46,7 +46,7 @@ class GraphOptions:
 
     def __post_init__(self) -> None:
         if self.linear is None:
-            object.__setattr__(self, "linear", "gemm" if self.quantization is None else "nbits")
+            object.__setattr__(self, "linear", self._usual_linear())
         if self.kv_dtype is None:
             object.__setattr__(self, "kv_dtype", self.dtype)
         self._check("attention", self.attention, ATTENTION_FORMS)
@@ -74,6 +74,11 @@ class GraphOptions:
     def kv_data_type(self) -> ir.DataType:
         """The K/V cache's dtype in ONNX terms."""
         return DATA_TYPES[self.kv_dtype or self.dtype]
+
+    def _usual_linear(self) -> LinearForm:
+        if self.quantization is None:
+            return "gemm"
+        return "qdq" if self.attention == "standard-mask" or self.quantization == "fp8" else "nbits"
 
     @staticmethod
     def _check(name: str, value: object, possible: tuple[str, ...]) -> None:

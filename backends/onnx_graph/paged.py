@@ -25,7 +25,7 @@ class PagedAttention:
         self._blocks = blocks
         write, int32 = blocks.writer, ir.DataType.INT32
         self.token_ids = write.input("input_ids", ir.DataType.INT64, ("T",))
-        write.input("logits_indices", ir.DataType.INT64, ("L",))
+        self.logits_indices = write.input("logits_indices", ir.DataType.INT64, ("L",))
         self._rows = (
             write.input("cumulative_sequence_length", int32, ("B+1",)),
             write.input("past_seqlens", int32, ("B",)),

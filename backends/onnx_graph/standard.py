@@ -26,7 +26,7 @@ class StandardAttention:
         write, int64 = blocks.writer, ir.DataType.INT64
         self.token_ids = write.input("input_ids", int64, ("T",))
         positions = write.input("positions", int64, ("T",))
-        write.input("logits_indices", int64, ("L",))
+        self.logits_indices = write.input("logits_indices", int64, ("L",))
         self._write_indices = write.input("write_indices", int64, ("B",))
         self._kv_indices = self._query_indices = write.input("kv_indices", int64, ("B", "S"))
         self._key_positions = self._query_positions = write.op("Gather", positions, self._kv_indices)

@@ -58,7 +58,7 @@ def test_tensorrt_parses_every_operator_of_standard_mask(family: str, family_cas
 
 @pytest.mark.parametrize("quantization", ["int8", "fp8"])
 def test_tensorrt_parses_quantised_weights(quantization: str, family_case: CaseOf) -> None:
-    graph = graph_of(family_case("gemma2"), attention="standard-mask", linear="qdq", quantization=quantization)
+    graph = graph_of(family_case("gemma2"), attention="standard-mask", quantization=quantization)
     nodes = list(graph.model.graph)
     assert {node.op_type for node in nodes} <= TENSORRT
     restored = [node for node in nodes if node.op_type == "DequantizeLinear"]
