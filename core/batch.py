@@ -87,7 +87,8 @@ class Batch:
     block_table: Int32  # [N, B] 0-padded; entries past ceil(seq_len / block_size) are never read
     logits_indices: Int32  # [L] rows of T whose logits are wanted, ascending
     row_ids: Int32  # [N] a stable row below max_num_seqs for each running request
-    block_copies: Int32  # [C, 3] (from block, to block, tokens), done before the forward; more may be copied
+    block_copies: Int32  # [C, 3] (from block, to block, tokens), done before the forward; more may be copied.
+    #   To the block itself: tokens that it is still needed for (see KVCache.take_block_copies)
     sampling: SamplingRows  # L rows, aligned with logits_indices
 
     @property

@@ -48,6 +48,7 @@ class RunnerInfo:
     max_num_logits: int  # logits rows in one forward; at least max_num_seqs
     block_size: int
     num_blocks: int
+    max_cached_tokens: int = 0  # that memory has room for, all blocks together; 0: for every block full
     dtype: str
     device: str
     asynchronous: bool = False  # forward returns before the device is done
@@ -167,7 +168,11 @@ class KVCache(Protocol):
         ...
 
     def take_block_copies(self) -> list[tuple[int, int, int]]:
-        """(from block, to block, tokens) to do before the next forward; a cache that shares blocks has none."""
+        """(from block, to block, tokens) to do before the next forward; a cache that shares blocks has none.
+
+        A block copied to itself says how many of its tokens are still needed; only a runner with max_cached_tokens
+        is told so.
+        """
         ...
 
     def check(self, requests: Sequence[Request]) -> None:
@@ -245,7 +250,8 @@ class Drafter(Protocol):
     def propose(self, requests: Sequence[Request]) -> list[list[int]]:
         """Return the guesses that follow token_ids: a list, maybe empty, for each request. Mutates no request.
 
-        Guesses are token ids of the model's vocabulary. What it raises ends the engine.
+        Guesses are token ids of the model's vocabulary. A drafter that raises, here or in release, or guesses anything
+        else is closed and done without from then on: the error is logged, and counted in StepStats.
         """
         ...
 

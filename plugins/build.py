@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -232,6 +232,13 @@ def _whole_rows(kv_cache: str, plugins: Plugins) -> bool:
     return bool(getattr(plugins.kv_caches.get_factory(kv_cache), "whole_rows", False))
 
 
+def _bounded(info: RunnerInfo, whole_rows: bool) -> RunnerInfo:
+    """Leave a cache that fills its blocks only as many as memory has room for, all full."""
+    if whole_rows or not info.max_cached_tokens:
+        return info
+    return replace(info, num_blocks=min(info.num_blocks, info.max_cached_tokens // info.block_size))
+
+
 def _prefix_caching(config: EngineConfig, name: str, can: Capabilities, whole_rows: bool, reasons: list[str]) -> bool:
     needed = can.block_copies if whole_rows else can.prefix_caching
     if config.prefix_caching and not needed:
@@ -253,7 +260,8 @@ def _assemble(
 ) -> Engine:
     info, can = runner.info, backend.capabilities
     prefix_caching = _prefix_caching(config, name, can, _whole_rows(kv_name, plugins), reasons)
-    kv_cache = plugins.kv_caches.get_factory(kv_name)(info, KVCacheConfig(prefix_caching=prefix_caching))
+    factory = plugins.kv_caches.get_factory(kv_name)
+    kv_cache = factory(_bounded(info, _whole_rows(kv_name, plugins)), KVCacheConfig(prefix_caching=prefix_caching))
     scheduler = plugins.schedulers.get_factory(config.scheduler)(kv_cache, SchedulerConfig.from_info(info))
     return Engine(
         runner,

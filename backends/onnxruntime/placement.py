@@ -72,8 +72,11 @@ class Placement:
         return row
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy the first tokens of a block to another."""
-        if source != target:
+        """Copy the first tokens of a block to another; to itself: it need not hold more than these."""
+        if source == target:
+            self._filled[target] = min(int(self._filled[target]), num_tokens)
+            self._rows.renew(self.row(target), num_tokens)
+        else:
             array, one, other = self._rows.array, self.row(source), self.write(target, 0, num_tokens)
             array[:, other, :, :num_tokens] = array[:, one, :, :num_tokens]
 

@@ -9,7 +9,7 @@ from .memory import RowShape, gib
 
 LOGITS_BYTES = 256 << 20  # of float32 logits in one forward
 WARM_ROWS = 16
-"""Rows beyond max_num_seqs, where there is room: prefixes stay warm in them while every request runs."""
+"""Rows beyond max_num_seqs: prefixes stay warm in them while every request runs."""
 
 STRIPE = 16  # positions: whole pages for the usual head sizes
 
@@ -57,18 +57,27 @@ def check_config(config: RunnerConfig) -> None:
 def plan(
     checkpoint: Checkpoint, config: RunnerConfig, *, dtype: str, device: str, shape: RowShape, free: int
 ) -> RunnerInfo:
-    """Settle the limits for `free` bytes of memory. Raises ValueError when the weights and one row do not fit."""
+    """Settle the limits for `free` bytes of memory. Raises ValueError when the weights and one row do not fit.
+
+    On the CPU rows are committed as they are written, so there may be more than would fit if all were full: then
+    max_cached_tokens says how many tokens do. A number of blocks that was asked for is taken at its word.
+    """
     spec = checkpoint.spec
     weights = int(num_parameters(checkpoint) * QUANTIZED_BYTES.get(config.quantization or "", ITEM_BYTES[dtype]))
     max_model_len = spec.resolve_max_model_len(config.max_model_len)
-    room = (int(free * config.memory_fraction) - weights) // shape.row_bytes
+    room_bytes = int(free * config.memory_fraction) - weights
+    room = room_bytes // shape.row_bytes
     if room < 1:
         raise ValueError(
             f"backend onnxruntime: {gib(weights)} of weights and {gib(shape.row_bytes)} of K/V cache for one context "
             f"of {max_model_len} tokens do not fit {gib(int(free * config.memory_fraction))}, memory_fraction of what "
             "is free: choose a smaller model, a quantization, or a lower max_model_len"
         )
-    rows = num_rows(config, max_model_len) if config.num_blocks else min(config.max_num_seqs + WARM_ROWS, room)
+    rows = num_rows(config, max_model_len) if config.num_blocks else config.max_num_seqs + WARM_ROWS
+    is_lazy = device == "cpu" and not config.num_blocks
+    if not is_lazy and not config.num_blocks:
+        rows = min(rows, room)
+    max_cached_tokens = room_bytes // shape.token_bytes if is_lazy and room < rows else 0
     return RunnerInfo(
         vocab_size=spec.vocab_size,
         eos_token_ids=checkpoint.eos_token_ids,
@@ -79,7 +88,8 @@ def plan(
         or max(config.max_num_seqs, min(config.max_num_batched_tokens, LOGITS_BYTES // (4 * spec.vocab_size))),
         block_size=max_model_len,
         num_blocks=rows,
+        max_cached_tokens=max_cached_tokens,
         dtype=dtype,
         device=device,
-        kv_cache_bytes=rows * shape.row_bytes,
+        kv_cache_bytes=max_cached_tokens * shape.token_bytes or rows * shape.row_bytes,
     )

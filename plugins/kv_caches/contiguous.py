@@ -22,6 +22,9 @@ class ContiguousKVCache:
     A row that cannot be shared is copied: from whichever row, running or free, agrees longest with the new request. A
     free row keeps its tokens until it is taken, least recently used first. A row copied from stays as it is until the
     copy was carried out, so it counts as taken for the rest of the step.
+
+    Where the runner has rows for more tokens than memory, each request is admitted with room for all that it may grow
+    to, and free rows forget their tokens, least recently used first, to make that room.
     """
 
     def __init__(self, info: RunnerInfo, config: KVCacheConfig) -> None:
@@ -37,6 +40,10 @@ class ContiguousKVCache:
         self._salts = [b""] * info.num_blocks
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(info.num_blocks))  # next to be taken first
         self._copies: dict[int, tuple[int, int]] = {}  # to: (from, tokens)
+        self._room = info.max_cached_tokens or info.num_blocks * info.block_size  # tokens left beside those counted
+        self._counted = [0] * info.num_blocks  # tokens that each row holds or may grow to
+        self._forgotten: set[int] = set()  # free rows whose tokens the runner need not keep
+        self._is_bounded = info.max_cached_tokens > 0
 
     @property
     def block_size(self) -> int:
@@ -64,14 +71,14 @@ class ContiguousKVCache:
         )
         if num_tokens < _MIN_MATCH:
             return 0
-        is_free, reserved = source in self._free, self._reserved()
+        reserved = self._reserved()
         others = [row for row in self._free if row != source and row not in reserved]
-        if is_free and source not in reserved and (num_tokens == len(self._held[source]) or not others):
-            self._assign(request, source)  # nothing is lost by going on in place, or there is no other row
-        elif others:
-            self._assign(request, others[0])
+        in_place = source in self._free and source not in reserved  # possible
+        if in_place and num_tokens == len(self._held[source]):  # nothing is lost by going on there
+            others = []
+        if others and self._assign(request, others[0], spared=source):
             self._copies[others[0]] = (source, num_tokens)
-        else:
+        elif not in_place or not self._assign(request, source):
             return 0
         request.num_computed_tokens = num_tokens
         return num_tokens
@@ -83,25 +90,44 @@ class ContiguousKVCache:
         held = self._held[row] if owner is None else owner.token_ids[: owner.num_computed_tokens]
         return _common_prefix(held, tokens)
 
+    def _count(self, row: int, num_tokens: int) -> None:
+        self._room += self._counted[row] - num_tokens
+        self._counted[row] = num_tokens
+
     def _reserved(self) -> set[int]:
         return {source for source, _ in self._copies.values() if source in self._free}
 
-    def _assign(self, request: Request, row: int) -> None:
+    def _assign(self, request: Request, row: int, *, spared: int = -1) -> bool:
+        """Give the request a free row, and room for all that it may grow to; False if there is no room.
+
+        To make room other free rows forget what they hold, but for `spared` and those about to be copied.
+        """
+        need = min(max(request.max_num_tokens, len(request.token_ids)), self._block_size)
+        kept = self._reserved() | {row, spared}
+        others = (other for other in self._free if other not in kept and self._counted[other])
+        while self._room + self._counted[row] < need:
+            other = next(others, None)
+            if other is None:
+                return False
+            self._held[other] = []
+            self._count(other, 0)
+            self._forgotten.add(other)
         del self._free[row]
         self._owners[row], self._held[row], self._salts[row] = request, [], request.cache_salt
+        self._count(row, need)
+        self._forgotten.discard(row)
         request.block_ids.append(row)
+        return True
 
     def allocate(self, request: Request, num_tokens: int) -> bool:
         """Give the request a row if it has none."""
         if num_tokens > self._block_size:
             return False
-        if not request.block_ids:
-            reserved = self._reserved()
-            row = next((row for row in self._free if row not in reserved), None)
-            if row is None:
-                return False
-            self._assign(request, row)
-        return True
+        if request.block_ids:
+            return True
+        reserved = self._reserved()
+        row = next((row for row in self._free if row not in reserved), None)
+        return row is not None and self._assign(request, row)
 
     def commit(self, request: Request) -> None:
         """Nothing to do: rows are compared by the tokens of those who hold them."""
@@ -113,6 +139,7 @@ class ContiguousKVCache:
             self._owners[row] = None
             self._held[row] = request.token_ids[: request.num_computed_tokens] if arrived else []
             self._free[row] = None
+            self._count(row, len(self._held[row]))
             if not self._held[row]:
                 self._free.move_to_end(row, last=False)
         request.block_ids, request.block_hashes = [], []
@@ -122,6 +149,9 @@ class ContiguousKVCache:
         """(from row, to row, tokens) to be carried out before the next forward."""
         copies = [(source, target, num_tokens) for target, (source, num_tokens) in self._copies.items()]
         self._copies.clear()
+        if self._is_bounded:
+            copies += [(row, row, 0) for row in sorted(self._forgotten)]
+        self._forgotten.clear()
         return copies
 
     def check(self, requests: Sequence[Request]) -> None:
@@ -129,6 +159,7 @@ class ContiguousKVCache:
         rows = [row for request in requests for row in request.block_ids]
         assert len(rows) == len(set(rows)), "two requests hold one row"
         assert len(rows) + len(self._free) == self.num_blocks, "free and held rows do not add up"
+        assert self._room >= 0, "more tokens are promised room than there is"
         for request in requests:
             assert request.num_computed_tokens <= len(request.block_ids) * self._block_size, request.id
             assert all(self._owners[row] is request for row in request.block_ids), f"{request.id} does not own its row"

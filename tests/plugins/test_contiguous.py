@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -208,3 +210,90 @@ def test_copies_are_not_repeated_when_the_requests_of_a_step_are_run_apart() -> 
     results = world.run()
     assert results["copied"].num_cached_tokens == 30 and results["bad"].error is not None
     assert results["copied"].token_ids == alone(prompt)
+
+
+# --- rows for more tokens than memory ------------------------------------------------------------
+
+
+def bounded_cache(max_cached_tokens: int, num_blocks: int = 6) -> ContiguousKVCache:
+    return ContiguousKVCache(replace(make_info(num_blocks), max_cached_tokens=max_cached_tokens), KVCacheConfig())
+
+
+def growing(tokens: list[int], max_num_tokens: int) -> Request:
+    request = make_request(tokens)
+    request.max_num_tokens = max_num_tokens
+    return request
+
+
+def test_a_request_is_let_in_with_room_for_all_that_it_may_grow_to() -> None:
+    cache = bounded_cache(100)
+    requests = [growing([i] * 10, 30) for i in range(4)]
+    assert [cache.allocate(request, 10) for request in requests] == [True, True, True, False]
+    cache.free(requests[0])
+    assert cache.allocate(requests[3], 10)
+    cache.check(requests[1:])
+
+
+def test_free_rows_forget_their_tokens_oldest_first_and_the_runner_is_told() -> None:
+    cache = bounded_cache(100)
+    held = [fill_to(cache, [i] * 30, 30) for i in range(3)]
+    for request in held:
+        cache.free(request)
+    assert cache.allocate(growing([9] * 5, 50), 5)
+    assert cache.take_block_copies() == [(0, 0, 0), (1, 1, 0)]
+    assert cache.take_block_copies() == []
+    assert cache.match_prefix(growing([0] * 30, 31)) == 0
+    assert cache.match_prefix(growing([2] * 31, 31)) == 30
+
+
+def test_the_row_that_a_prefix_is_copied_from_is_not_forgotten_for_it() -> None:
+    cache = bounded_cache(100)
+    cache.free(fill_to(cache, [1] * 40, 40))
+    cache.free(fill_to(cache, [2] * 40, 40))
+    request = growing([*[1] * 30, 5], 60)
+    assert cache.match_prefix(request) == 30
+    assert cache.take_block_copies() == [(0, request.block_ids[0], 30), (1, 1, 0)]
+
+
+def test_a_prefix_is_gone_on_with_in_place_where_a_copy_has_no_room() -> None:
+    cache = bounded_cache(64)
+    cache.free(fill_to(cache, [1] * 40, 40))
+    request = growing([*[1] * 30, 5], 60)
+    assert cache.match_prefix(request) == 30 and request.block_ids == [0]
+    assert cache.take_block_copies() == []
+
+
+def test_a_row_taken_again_at_once_is_not_reported_as_forgotten() -> None:
+    cache = bounded_cache(64, num_blocks=2)
+    for token in (1, 2):
+        cache.free(fill_to(cache, [token] * 30, 30))
+    one, other = growing([3] * 5, 40), growing([4] * 5, 20)
+    assert cache.allocate(one, 5) and cache.allocate(other, 5)
+    assert cache.take_block_copies() == []
+
+
+def fill_to(cache: ContiguousKVCache, tokens: list[int], max_num_tokens: int) -> Request:
+    request = growing(tokens, max_num_tokens)
+    assert cache.allocate(request, len(tokens))
+    cache.take_block_copies()
+    request.num_computed_tokens = len(tokens)
+    return request
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_room_is_kept_by_any_run_of_requests(seed: int) -> None:
+    """Random requests through a real engine: what rows hold never exceeds the room, and tokens stay right."""
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    runner = ToyRunner(num_blocks=6, block_size=MAX_MODEL_LEN, max_model_len=MAX_MODEL_LEN)
+    room = dice.randint(MAX_MODEL_LEN, 3 * MAX_MODEL_LEN)
+    runner.info = replace(runner.info, max_cached_tokens=room)
+    world = World.make(Setup(kv_cache=ContiguousKVCache, block_size=MAX_MODEL_LEN), runner)
+    prompts = {f"r{i}": [*PROMPT[: dice.randint(1, 40)], dice.randint(20, 60)] for i in range(8)}
+    for name, prompt in prompts.items():
+        world.add(make_world_request(name, prompt, **OPTIONS))
+        for _ in range(dice.randint(0, 6)):
+            world.step()
+    results = world.run()
+    for name, prompt in prompts.items():
+        assert results[name].token_ids == alone(prompt)

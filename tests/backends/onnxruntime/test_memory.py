@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
+from isotoken.backends.onnxruntime import sizes
 from isotoken.backends.onnxruntime.memory import HostRows, RowShape
 from isotoken.backends.onnxruntime.placement import Placement
 from isotoken.conformance.rig import Rig
 from isotoken.core.checkpoint import Checkpoint
+from isotoken.core.interfaces import RunnerConfig, RunnerInfo
 
 from .helpers import MAX_MODEL_LEN, load, stories
 
@@ -57,6 +60,39 @@ def test_a_shorter_owner_gives_back_what_it_does_not_need() -> None:
     assert (rows.array[:, 1, :, :256] == 1.0).all(), "what the new owner fills is not touched"
     assert (rows.array[:, 1, :, 272:] == 0.0).all()
     rows.close()
+
+
+def test_a_block_that_is_no_longer_needed_gives_its_memory_back() -> None:
+    rows = make_rows(3)
+    placement = Placement(rows, 3, 1)
+    placement.write(2, 0, 4000)
+    rows.array[:, 2, :, :4000] = 1.0
+    full = resident()
+    placement.copy(2, 2, 100)
+    assert full - resident() > 0.9 * 3900 * SHAPE.token_bytes
+    assert (rows.array[:, 2, :, :100] == 1.0).all()
+    rows.close()
+
+
+def test_there_may_be_rows_for_more_tokens_than_memory(models: Models) -> None:
+    """Then the runner says how many fit, and the caches obey; rows that were asked for by number are the user's."""
+    source = models("llama")
+    config = RunnerConfig(max_model_len=MAX_MODEL_LEN, max_num_seqs=8)
+    shape = sizes.row_shape(source, MAX_MODEL_LEN, "float32")
+
+    def plan(free: int, **changes: int) -> RunnerInfo:
+        wanted = replace(config, **changes)
+        return sizes.plan(source, wanted, dtype="float32", device="cpu", shape=shape, free=free)
+
+    roomy, tight = plan(1 << 30), plan(2 * source.num_bytes + 3 * shape.row_bytes)
+    assert (roomy.num_blocks, roomy.max_cached_tokens) == (24, 0)
+    assert tight.num_blocks == 24
+    assert MAX_MODEL_LEN <= tight.max_cached_tokens < 24 * MAX_MODEL_LEN
+    assert tight.kv_cache_bytes == tight.max_cached_tokens * shape.token_bytes < roomy.kv_cache_bytes
+    chosen = plan(2 * source.num_bytes + 3 * shape.row_bytes, num_blocks=24, block_size=MAX_MODEL_LEN)
+    assert (chosen.num_blocks, chosen.max_cached_tokens) == (24, 0)
+    on_gpu = sizes.plan(source, config, dtype="float32", device="cuda:0", shape=shape, free=1_000_000)
+    assert on_gpu.num_blocks < 24 and on_gpu.max_cached_tokens == 0
 
 
 def test_too_much_address_space_is_refused_in_words() -> None:
