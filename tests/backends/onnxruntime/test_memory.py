@@ -141,8 +141,7 @@ def test_every_block_keeps_its_tokens_wherever_it_is_moved(seed: int, num_parame
                 source = dice.randrange(len(world.due))
                 count = dice.randint(0, len(world.due[source]))
                 world.placement.copy(source, block, count)
-                if source != block:
-                    world.due[block] = world.due[source][:count]
+                world.due[block] = world.due[source][:count]  # of itself too: the rest need not be kept
             case "decode":
                 chosen = dice.sample(list(world.due), dice.randint(1, len(world.due)))
                 blocks = np.array([b for b in chosen if len(world.due[b]) < 30])
