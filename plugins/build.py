@@ -85,6 +85,7 @@ def build_engine(
     if on_open is not None:
         on_open(checkpoint)
     reasons: list[str] = []
+    config = _within_budget(config, reasons)
     name, backend = choose_backend(config, plugins, reasons)
     can = backend.capabilities
     runner_config = _runner_config(config, name, can, checkpoint, plugins, reasons)
@@ -158,6 +159,15 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
         "Install one (for the CPU: pip install isotoken[onnxruntime]; for both: pip install torch), or choose the "
         "backend reference (plain numpy, slow)"
     )
+
+
+def _within_budget(config: EngineConfig, reasons: list[str]) -> EngineConfig:
+    """Run no more requests at once than get a token in each step: the newest would hold memory, and starve."""
+    budget = config.max_num_batched_tokens
+    if config.max_num_seqs <= budget:
+        return config
+    reasons.append(f"max_num_seqs {budget}: no more get a token in each step of max_num_batched_tokens={budget}")
+    return replace(config, max_num_seqs=budget)
 
 
 def _runner_config(
