@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,29 @@ def run(plugins: Plugins, model: str, **settings: Any) -> dict[str, list[int]]:
     engine.close()
     assert all(len(output) == 12 for output in tokens.values())
     return tokens
+
+
+def test_no_more_requests_run_than_get_a_token_in_each_step(installed: Plugins, llama: str) -> None:
+    """Beyond the budget the newest would hold their rows and blocks, and get nothing while others run."""
+    config = EngineConfig(model=llama, backend="reference", max_model_len=64, max_num_seqs=8, max_num_batched_tokens=3)
+    outputs: list[RequestOutput] = []
+    built = build_engine(config, installed, outputs.extend)
+    try:
+        assert built.engine.info.max_num_seqs == 3
+        assert "max_num_seqs 3: no more get a token in each step of max_num_batched_tokens=3" in built.reasons
+        for i in range(6):
+            params = DecodeParams(max_tokens=5, ignore_eos=True)
+            built.engine.add(Request(id=str(i), token_ids=[7, 8 + i], num_prompt_tokens=2, params=params))
+        built.engine.run()
+        gaps = {str(i): [n for n, output in enumerate(outputs) if output.request_id == str(i)] for i in range(6)}
+        assert all(len(steps) == 5 and max(b - a for a, b in pairwise(steps)) <= 3 for steps in gaps.values()), gaps
+    finally:
+        built.engine.close()
+
+
+def test_a_budget_that_is_enough_is_no_reason(installed: Plugins, llama: str) -> None:
+    config = EngineConfig(model=llama, backend="reference", max_model_len=64, max_num_seqs=8, max_num_batched_tokens=8)
+    built = build_engine(config, installed, lambda _: None)
+    built.engine.close()
+    assert built.engine.info.max_num_seqs == 8
+    assert not any("max_num_seqs" in reason for reason in built.reasons)
