@@ -34,8 +34,8 @@ class Profile:
 def make_profiles(*, max_num_seqs: int, max_chunk: int, max_num_logits: int, verify_tokens: int) -> tuple[Profile, ...]:
     """Return decode (one token a row), prefill (one row) and verify (a few tokens a row), as DECODE, ... count them."""
     rows, logits = max_num_seqs, min(max_num_logits, max_chunk)
-    padded = rows * verify_tokens + 1  # and a token for the rows that nobody uses
-    verified = min(rows * verify_tokens, max_num_logits)
+    tokens = rows * verify_tokens
+    verified = min(tokens, max_num_logits)
     return (
         Profile("decode", {"B": (1, rows, rows), "S": (1, 1, 1), "T": (1, rows, rows), "L": (1, rows, rows)}),
         Profile(
@@ -47,7 +47,7 @@ def make_profiles(*, max_num_seqs: int, max_chunk: int, max_num_logits: int, ver
             {
                 "B": (1, rows, rows),
                 "S": (1, verify_tokens, verify_tokens),
-                "T": (1, padded, padded),
+                "T": (1, tokens, tokens),
                 "L": (1, verified, verified),
             },
         ),

@@ -79,6 +79,23 @@ def test_a_failure_to_run_is_told(bench: Bench, world: Any, call: str, what: str
 
 
 @pytest.mark.parametrize(
+    "call",
+    [
+        "Builder.build_serialized_network",
+        "Runtime.deserialize_cuda_engine",
+        "ICudaEngine.create_execution_context",
+        "Refitter.refit_cuda_engine",
+        "IExecutionContext.execute_async_v3",
+    ],
+)
+def test_what_only_the_error_recorder_hears_is_told_too(bench: Bench, world: Any, call: str) -> None:
+    world.FAULTS[call] = "recorder: a reason for the recorder"
+    with pytest.raises(error(), match="a reason for the recorder"):
+        rig = Rig(bench.load(options={"refit": "on"}))
+        rig.step([(rig.strand(range(20)), 20, 1)])
+
+
+@pytest.mark.parametrize(
     ("says", "advice"),
     [
         ("CUDA initialization failure with error: 35", "check nvidia-smi"),
@@ -139,7 +156,7 @@ def test_an_engine_of_another_model_is_refused(bench: Bench, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt(), RuntimeError("the terminal is gone")], ids=repr)
-def test_progress_can_stop_a_build(bench: Bench, raised: BaseException) -> None:
+def test_progress_can_stop_a_build(bench: Bench, world: Any, raised: BaseException) -> None:
     told: list[str] = []
 
     def stop(phase: str, share: float) -> None:
@@ -150,7 +167,7 @@ def test_progress_can_stop_a_build(bench: Bench, raised: BaseException) -> None:
     with pytest.raises(type(raised)):
         bench.backend.build(bench.checkpoint(), bench.config(), stop)
     assert not bench.plans()
-    assert "Timing" not in told[:-1]
+    assert world.CALLS.count("IProgressMonitor.step_complete") == 4  # of ten
 
 
 def test_errors_are_told_once(bench: Bench, world: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -164,6 +181,23 @@ def test_errors_are_told_once(bench: Bench, world: Any, caplog: pytest.LogCaptur
     with pytest.raises(error()) as caught:
         bench.load()
     assert "one reason" not in str(caught.value)
+
+
+def test_the_recorder_is_a_list_that_is_cleared_once_it_was_told() -> None:
+    import tensorrt as trt
+    from isotoken.backends.tensorrt.journal import Journal
+
+    journal = Journal()
+    journal.recorder.report_error(trt.ErrorCodeTRT.INVALID_ARGUMENT, "one")
+    assert (journal.recorder.num_errors(), journal.recorder.has_overflowed()) == (1, False)
+    assert journal.recorder.get_error_code(0) == trt.ErrorCodeTRT.INVALID_ARGUMENT
+    assert journal.recorder.get_error_desc(0) == "one"
+    assert "one" in str(journal.failure("do something"))
+    assert journal.recorder.num_errors() == 0
+    for number in range(200):
+        journal.recorder.report_error(trt.ErrorCodeTRT.INTERNAL_ERROR, str(number))
+    assert journal.recorder.has_overflowed()
+    assert "and 94 more" in str(journal.failure("do something"))
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

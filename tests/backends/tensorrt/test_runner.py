@@ -143,6 +143,21 @@ def test_nothing_of_an_earlier_owner_survives_in_a_row(bench: Bench, answer: Ans
     assert_oracles(rig.step([(again, 4, 1)])[0][0], "llama", again.tokens[:9], 8)
 
 
+def test_what_padding_left_at_the_end_of_a_row_is_cleared_too(bench: Bench) -> None:
+    """Holes write to the spare positions of a row, NaN perhaps where its first token was NaN: nothing may be left."""
+    runner = bench.load(num_blocks=4, block_size=64)
+    rig = Rig(runner, [0, 1, 2, 3])
+    strands = [rig.strand(tokens_of("llama", 12, i), row_id=i) for i in range(3)]
+    rig.step([(s, 9, 0) for s in strands])
+    shape = runner._cache.shape
+    memory = runner._cache._memory._bytes.reshape(shape.as_bytes)
+    memory[:, strands[1].blocks[0], :, : shape.position_bytes] = 0xFF  # NaN at position 0
+    rig.step([(strands[0], 1, 1), (strands[2], 1, 1)])  # row 1 is a hole
+    assert np.isnan(memory.view(np.float32)[:, strands[1].blocks[0]]).any(axis=-1).any()
+    fresh = rig.strand(tokens_of("llama", 12, 7), blocks=strands[1].blocks, row_id=1)
+    assert_oracles(rig.step([(fresh, 12, 1)])[0][0], "llama", fresh.tokens, 11)
+
+
 def test_holes_leave_what_free_rows_remember(bench: Bench) -> None:
     """A row between two that decode holds a prefix that somebody may still find."""
     runner = bench.load(num_blocks=4, block_size=64)

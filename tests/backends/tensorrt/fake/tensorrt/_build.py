@@ -153,12 +153,19 @@ class Builder(Reporter):
         assert getattr(monitor, "_initialised", False), "IProgressMonitor.__init__ was not called"
         monitor.phase_start("Building Engine", None, 2)
         alive = True
-        for step, phase in enumerate(("Optimizing", "Timing")):
+
+        def step(phase: str, number: int) -> None:
+            nonlocal alive
+            if alive:
+                _world.CALLS.append("IProgressMonitor.step_complete")
+                alive = monitor.step_complete(phase, number)
+
+        for number, phase in enumerate(("Optimizing", "Timing")):
             monitor.phase_start(phase, "Building Engine", 4)
             for part in range(4):
-                alive = alive and monitor.step_complete(phase, part)
+                step(phase, part)
             monitor.phase_finish(phase)
-            alive = alive and monitor.step_complete("Building Engine", step)
+            step("Building Engine", number)
         monitor.phase_finish("Building Engine")
         return alive
 

@@ -11,7 +11,7 @@ GPU = "Fake GPU, compute capability 9.0"
 
 STREAMS: dict[int, Stream] = {}  # handle: stream
 ALLOCATIONS: dict[int, int] = {}  # address: bytes
-FAULTS: dict[str, str] = {}  # "Class.method": what it reports as it fails
+FAULTS: dict[str, str] = {}  # "Class.method": what it reports as it fails; "recorder: ..." to the recorder alone
 CALLS: list[str] = []  # methods that matter, in the order of their calls
 
 
@@ -44,10 +44,12 @@ class Reporter:
 
     def report(self, message: str) -> None:
         """Tell the recorder and the logger, as TensorRT does."""
+        words = message.removeprefix("recorder: ")
         if self.error_recorder is not None:
             assert getattr(self.error_recorder, "_initialised", False), "IErrorRecorder.__init__ was not called"
-            self.error_recorder.report_error(ErrorCodeTRT.INVALID_ARGUMENT, message)
-        self._logger.log(ILogger.Severity.ERROR, message)
+            self.error_recorder.report_error(ErrorCodeTRT.INVALID_ARGUMENT, words)
+        if words == message:
+            self._logger.log(ILogger.Severity.ERROR, message)
 
     def fails(self, method: str) -> bool:
         """Note the call, and whether it is to fail."""
