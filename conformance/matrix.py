@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .http.table import servers_table
 from .levels_table import levels_table
 from .page import page
 from .picture import head, picture
@@ -28,8 +30,13 @@ class Contents:
 
     @property
     def targets(self) -> list[Mapping[str, Any]]:
-        """Every target of every report."""
-        return [target for report in self.reports for target in report["targets"]]
+        """Every backend's target of every report."""
+        return [target for report in self.reports for target in report["targets"] if target.get("kind") != "server"]
+
+    @property
+    def servers(self) -> list[Mapping[str, Any]]:
+        """Every server of every report, as `isotoken conformance --url` writes them."""
+        return [target for report in self.reports for target in report["targets"] if target.get("kind") == "server"]
 
 
 def matrix(contents: Contents, image: str = "") -> str:
@@ -45,6 +52,18 @@ def matrix(contents: Contents, image: str = "") -> str:
         *(line for note in contents.notes for line in ("", note)),
         *(("", f"![Behaviours, invariance, errors and near-ties of every target]({image})") if image else ()),
         "",
+    ]
+    if targets:
+        lines += _behaviours(targets, heads)
+    if contents.levels:
+        lines += levels_table(contents.levels)
+    lines += [*_reasons(targets, heads), "", *servers_table(contents.servers)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def _behaviours(targets: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> list[str]:
+    """What each backend does, and how well."""
+    lines = [
         "✓ passed, ✗ failed, – declared absent (reasons below), partly: some of its tests are; empty: not run.",
         "",
         _row(["Behaviour", *heads]),
@@ -53,11 +72,7 @@ def matrix(contents: Contents, image: str = "") -> str:
     for number, sentence in behaviours().items():
         cells = [_cell(target["behaviours"].get(number, {})) for target in targets]
         lines.append(_row([f"{number} {_short(sentence)}", *cells]))
-    lines += ["", *_aspects(targets, heads), *_numbers(targets, heads)]
-    if contents.levels:
-        lines += levels_table(contents.levels)
-    lines += _reasons(targets, heads)
-    return "\n".join(lines).rstrip() + "\n"
+    return [*lines, "", *_aspects(targets, heads), *_numbers(targets, heads)]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -159,7 +174,9 @@ def _levels(path: str) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the matrix of the report files named on the command line, or write it, its picture and its page."""
     parser = argparse.ArgumentParser(prog="isotoken conformance matrix", description=__doc__)
-    parser.add_argument("reports", nargs="+", type=_report, help="files written by --conformance-report")
+    parser.add_argument(
+        "reports", nargs="+", type=_report, help="files written by --conformance-report, or by --report with --url"
+    )
     parser.add_argument("--levels", type=_levels, help="file written by `isotoken conformance levels --output`")
     parser.add_argument("--note", action="append", default=[], help="a sentence to put above all; may be repeated")
     parser.add_argument("--output", type=Path, help="write here instead of printing")
@@ -167,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--html", type=Path, help="write a page that needs no other file")
     args = parser.parse_args(argv)
     contents = Contents(args.reports, args.levels, args.note)
-    drawn = picture(contents.targets, contents.levels)
+    drawn = picture(contents.targets, contents.levels) if contents.targets else ""
     image = args.picture.relative_to(args.output.parent).as_posix() if args.picture and args.output else ""
     files = {args.output: matrix(contents, image), args.picture: drawn, args.html: page(matrix(contents), drawn)}
     for path, text in files.items():
