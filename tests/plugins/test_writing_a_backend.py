@@ -1,0 +1,70 @@
+"""docs/writing-a-backend.md is followed to the letter: every change applies, everything that is said to pass does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .stranger import Stranger
+
+PAGE = (Path(__file__).parents[2] / "docs" / "writing-a-backend.md").read_text()
+BLOCKS = [
+    (language, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE))
+    for indent, language, text in re.findall(r"^( *)```(\w+)\n(.*?)^\1```$", PAGE, re.MULTILINE | re.DOTALL)
+]
+
+
+def apply(change: str, package: Path) -> None:
+    """Apply a change as shown."""
+    if shutil.which("git") is None:
+        pytest.skip("git applies the changes, and is not installed")
+    command = ["git", "apply", "--whitespace=nowarn", "-"]
+    done = subprocess.run(command, cwd=package, input=change, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stderr}\n{change}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_page_leads_to_a_backend_that_conforms(tmp_path: Path) -> None:
+    stranger, said = Stranger(tmp_path), ""
+    package = tmp_path / "isotoken-mine"
+    changes = checked = 0
+    for language, text in BLOCKS:
+        if language == "diff":
+            apply(text, package)
+            changes += 1
+        for line in text.splitlines():
+            if language == "sh" and line == "isotoken new-backend mine":
+                made = stranger.isotoken("new-backend", "mine")
+                assert made.returncode == 0, made.stderr
+                stranger.pip("install", "--editable", package)
+            elif language == "sh" and line.startswith("isotoken conformance --backend mine"):
+                done = stranger.isotoken(*shlex.split(line)[1:], "-p", "no:cacheprovider")
+                said = done.stdout
+                assert done.returncode == 0, f"{line}\n{said}\n{done.stderr}"
+                assert " passed" in said.splitlines()[-1], f"{line} ran nothing"
+            elif language == "text" and line.startswith("  declared absent: "):
+                assert line in said.splitlines(), f"the page quotes {line!r}, the suite says:\n{said}"
+                checked += 1
+    assert changes == 6
+    assert checked >= 8
+
+
+def test_the_package_goes_its_way_in_the_house_style(tmp_path: Path) -> None:
+    """After all changes: formatted, and no absence is left that the page took away."""
+    stranger = Stranger(tmp_path)
+    assert stranger.isotoken("new-backend", "mine").returncode == 0
+    package = tmp_path / "isotoken-mine"
+    for language, text in BLOCKS:
+        if language == "diff":
+            apply(text, package)
+    backend = (package / "isotoken_mine" / "backend.py").read_text()
+    assert re.findall(r"(\w+)=not_implemented", backend) == ["batch_invariant"]
+    assert "invariant_to" not in backend
+    style = stranger.run("-m", "ruff", "format", "--check", "--no-cache", package / "isotoken_mine")
+    assert style.returncode == 0 or "No module named ruff" in style.stderr, style.stdout + style.stderr
