@@ -15,7 +15,7 @@ from .workloads import Task, Workload
 BOUND = {"float64": 2e-5, "float32": 2e-5, "float16": 5e-3, "bfloat16": 1e-2}
 """By how much of the largest logit a run in this dtype may be off: twice that is the margin of a near-tie."""
 
-MAX_JUDGED = 16
+MAX_JUDGED = 8
 """Requests of a workload that are judged; the others are held to the same hash in every round."""
 
 
