@@ -7,15 +7,19 @@ import typer
 _HELP = """Run the conformance suite, measure how far backends agree, or draw the matrix of the reports.
 
   isotoken conformance --backend NAME [--backend NAME ...] [--conformance-report FILE] [any option of pytest]
+  isotoken conformance --url URL [--model NAME] [--api-key KEY] [--report FILE] [--strict] [any option of pytest]
   isotoken conformance levels [--pair A B | --backend A ...] [--output FILE]
   isotoken conformance matrix REPORT...
 
 Each behaviour that a backend must show has a number in conformance/SPEC.md, and each test cites its numbers.
-`isotoken conformance -- --help` lists the options of pytest and of the suite."""
+With --url it is the API of a running server that is tested, isotoken's or another's.
+`isotoken conformance -- --help` lists the options of pytest and of the suite, `--url URL --help` those for servers."""
 
 
 def conformance(context: typer.Context) -> None:
     """Run the conformance suite: `--backend NAME` (may be repeated), `--conformance-report FILE`, any pytest option.
+
+    `isotoken conformance --url URL` tests a running server instead, through its HTTP API.
 
     `isotoken conformance levels` certifies over 20,000 tokens how far backends agree, with negative controls.
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from isotoken.conformance.http.routes import PROMPTS
+
 from .http_proxy import Answer, Ask, Bug
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -94,7 +96,8 @@ def completions_are_not_dated(ask: Ask, answer: Answer) -> None:
 @after("4")
 def completions_have_logprobs_unasked(ask: Ask, answer: Answer) -> None:
     if ask.path == COMPLETIONS and answered(answer) and "logprobs" not in ask.fields:
-        answer.body["choices"][0]["logprobs"] = {"tokens": []}
+        names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+        answer.body["choices"][0]["logprobs"] = {name: [] for name in names}
 
 
 @after("5")
@@ -112,7 +115,7 @@ def the_total_is_no_sum(ask: Ask, answer: Answer) -> None:
 
 @after("6")
 def usage_counts_the_prompt_for_every_choice(ask: Ask, answer: Answer) -> None:
-    if answered(answer) and ask.fields.get("n", 1) > 1:
+    if answered(answer) and ask.fields.get("n") == 3:
         usage = answer.body["usage"]
         usage["prompt_tokens"] *= ask.fields["n"]
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
@@ -163,7 +166,7 @@ def streams_of_several_prompts_are_mixed_up(ask: Ask, answer: Answer) -> None:
 
 @after("9")
 def the_first_piece_is_lost(ask: Ask, answer: Answer) -> None:
-    if answer.events and ask.path == CHAT and len(ask.fields) == 5:
+    if answer.events and ask.path == CHAT and ask.fields["messages"][0]["content"] == PROMPTS[2]:
         spoil(answer.events[1]["choices"][0], "")
 
 
