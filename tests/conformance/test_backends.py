@@ -88,7 +88,7 @@ def test_levels_are_of_this_suite_and_hold() -> None:
         ("onnxruntime", ("--quantization", "int8"), PARTLY),
         ("onnxruntime", ("--quantization", "int4"), PARTLY),
     ],
-    ids=str,
+    ids=["reference", "torch", "torch-bfloat16", "onnxruntime", "onnxruntime-int8", "onnxruntime-int4"],
 )
 def test_conforms_as_published(backend: str, choice: tuple[str, ...], only: str, tmp_path: Path) -> None:
     """Every behaviour has the outcome that the committed report says, with the same reasons."""

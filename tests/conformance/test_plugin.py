@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from isotoken.conformance.matrix import main, matrix
+from isotoken.conformance.matrix import Contents, main, matrix
 from isotoken.conformance.targets import wanted_dtypes, wanted_quantizations
 
 from .suite import run_suite
@@ -110,7 +110,7 @@ def test_declared_absences_are_skipped_checked_and_shown(tmp_path: Path) -> None
     assert found["INV-16"]["outcome"] == "passed", "within the bound, which is all that is claimed"
     assert found["GRE-1"]["outcome"] == "not run"
     assert "declared absent: block_copies (not_implemented: rows cannot be copied) https://example.org/1" in said
-    table = matrix([json.loads((tmp_path / "out.json").read_text())])
+    table = matrix(Contents([json.loads((tmp_path / "out.json").read_text())]))
     assert "| SPE-1 A drafter that guesses garbage | – |" in table
     assert "`speculative` unsupported: one logits row per request" in table
 
@@ -127,6 +127,20 @@ def test_aspects_are_judged_as_declared_and_measured(tmp_path: Path) -> None:
     assert invariance["company"]["largest_difference"] == 0 < invariance["chunking"]["largest_difference"] < 1e-6
 
 
+def test_quantised_targets_are_judged_by_their_own_weights(tmp_path: Path) -> None:
+    """Exactly the weights that SPEC.md defines: 4 bits in place of 8 are found out, goldens or not."""
+    asked = ("--quantization", "int8", "-k", "test_numbers or test_last_position or test_greedy")
+    status, found, said = report_of(tmp_path, *asked, ISOTOKEN_FIXTURE_BUG="quantises")
+    assert status == 0, said
+    assert "fixture-float64-int8: " in said
+    target = json.loads((tmp_path / "out.json").read_text())["targets"][0]
+    assert (target["quantization"], target["bound"]) == ("int8", 0.1)
+    assert 0 < target["numbers"]["max_logits_error"] < 1e-12
+    status, found, said = report_of(tmp_path, *asked, ISOTOKEN_FIXTURE_BUG="int8 is int4")
+    assert status == pytest.ExitCode.TESTS_FAILED
+    assert found["NUM-1"]["outcome"] == found["LOG-1"]["outcome"] == found["GRE-1"]["outcome"] == "failed"
+
+
 def test_a_runtime_with_one_row_for_each_sequence(tmp_path: Path) -> None:
     """Blocks of max_model_len, whatever was asked for: nothing in the suite takes the block size for granted."""
     tests = "test_contract or test_last_position or preempt or contiguous or replay or everything or block_sizes"
@@ -134,7 +148,7 @@ def test_a_runtime_with_one_row_for_each_sequence(tmp_path: Path) -> None:
     assert status == 0, said
     assert found["INV-10"]["outcome"] == found["INV-12"]["outcome"] == "passed"
     assert found["CON-11"]["outcome"] == found["INV-4"]["outcome"] == "absent"
-    table = matrix([json.loads((tmp_path / "out.json").read_text())])
+    table = matrix(Contents([json.loads((tmp_path / "out.json").read_text())]))
     assert "- fixture float64: INV-4 the runner has blocks of 256 only" in table
 
 
