@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import onnx_ir as ir
 import onnxruntime as ort
 
 from ...core.checkpoint import Checkpoint
@@ -110,15 +111,12 @@ def weight_bytes(graph: Graph) -> int:
     total = 0
     for name, value in graph.model.graph.initializers.items():
         tensor = value.const_value
-        if name not in graph.weights or tensor is None:
-            continue
-        kept = 0
-        for node, _ in value.uses():
-            cast = node.outputs[0].type if node.op_type == "Cast" else None
-            kept = max(kept, tensor.size * _itemsize(cast.dtype) if cast is not None else tensor.nbytes)
-        total += kept
+        if name in graph.weights and tensor is not None:
+            total += max((_kept_bytes(tensor, node) for node, _ in value.uses()), default=0)
     return total
 
 
-def _itemsize(dtype: Any) -> int:
-    return int(dtype.itemsize)
+def _kept_bytes(tensor: ir.TensorProtocol, node: ir.Node) -> int:
+    if node.op_type != "Cast":
+        return tensor.nbytes
+    return int(tensor.size * ir.DataType(node.attributes.get_int("to")).itemsize)

@@ -86,6 +86,9 @@ def test_info_counts_weights_and_rows(models: Models) -> None:
     assert 0.9 * source.num_bytes < runner.info.weight_bytes <= source.num_bytes
     assert runner.info.kv_cache_bytes == runner._rows.array.nbytes  # type: ignore[attr-defined]
     assert (runner.info.block_size, runner.info.num_blocks) == (MAX_MODEL_LEN, 14)
+    widened = load(models("qwen3"))  # stored in bfloat16
+    assert 1.5 * models("qwen3").num_bytes < widened.info.weight_bytes <= 2.1 * models("qwen3").num_bytes
+    widened.close()
     small = load(source, quantization="int4", kv_cache_dtype="float16", num_blocks=0)
     assert small.info.weight_bytes < runner.info.weight_bytes
     assert small.info.kv_cache_bytes * 14 == runner.info.kv_cache_bytes * small.info.num_blocks / 2
