@@ -43,13 +43,6 @@ The tokenizer puts `<|begin|>` in front of a text. A completion ends with `<|end
 `<|end|>`; `generation_config.json` names both. The chat template knows the roles system, user and assistant.
 
 """
-DIFFERENCES = {
-    "isotoken-small": """The shipped weights differ from a fresh run in one more thing: when the tokenizer was trained
-and for the first 500 steps, the table named the capital of the United States "Washington D.C.", with the doubled full
-stops that came of it. A fresh tokenizer therefore differs in a few of its 4,096 tokens.""",
-    "isotoken-draft": """The shipped weights differ from a fresh run in what isotoken-small's do, and in one more thing:
-in steps 500 to 700 the teacher was isotoken-small before the last 300 of its own steps.""",
-}
 LIMITS = """## Limitations
 
 - It knows what is in its tables and nothing else. To most other questions it says that it does not know; to some it
@@ -97,7 +90,7 @@ REPRODUCE = """## Training
 The text is drawn afresh at each step from the seed and the step's number, so there is no data set to store, and a run
 that was stopped resumes from SCRATCH. Needs torch, transformers and a C++ compiler (`--no-compile` does without, and is
 slower). Another machine or another number of threads rounds differently, so its weights differ a little, and so do its
-measurements. {differences}
+measurements. The shipped weights are one uninterrupted run of the first command, with two threads and torch 2.13.
 
 | | |
 | --- | --- |
@@ -164,9 +157,7 @@ def training(folder: Path) -> str:
     """Return the section on training."""
     run = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return REPRODUCE.format(
-        **config, **run, tokens=run["steps"] * run["step_tokens"] / 1e6, differences=DIFFERENCES[folder.name]
-    )
+    return REPRODUCE.format(**config, **run, tokens=run["steps"] * run["step_tokens"] / 1e6)
 
 
 def card(folder: Path, summary: str) -> str:
