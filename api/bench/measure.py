@@ -21,7 +21,10 @@ Measured = dict[Variant, tuple[list[Run], Check]]
 
 
 def run_workload(bench: Bench, name: str, rounds: int) -> list[Result]:
-    """Warm up and check, then measure every engine in each round, each time in another order."""
+    """Warm up and check, then measure every engine in each round, each time in another order.
+
+    An engine that fails is left out from then on, see Bench.left_out.
+    """
     workload = bench.make_workload(name)
     roofs: list[Roof] = []
     measured = _in_turns(bench, workload, rounds, roofs=roofs)
@@ -42,15 +45,19 @@ def run_streams(bench: Bench, concurrency: int, rounds: int) -> list[Point]:
 def _in_turns(
     bench: Bench, workload: Workload, rounds: int, *, in_flight: int = 0, roofs: list[Roof] | None = None
 ) -> Measured:
-    checks = {variant: bench.check(variant, workload, in_flight) for variant in bench.engines}
+    checks: dict[Variant, Check] = {}
     runs: dict[Variant, list[Run]] = {variant: [] for variant in bench.engines}
+    for variant in list(bench.engines):
+        with bench.leaving_out(variant, workload):
+            checks[variant] = bench.check(variant, workload, in_flight)
     for index in range(rounds):
         if roofs is not None:
             roofs.append(bench.measure_roof())
         for variant in turned(list(bench.engines), index):
-            run = bench.run(variant, workload, in_flight)
-            checks[variant] = bench.hold(variant, workload, run, checks[variant])
-            runs[variant].append(run)
+            with bench.leaving_out(variant, workload):
+                run = bench.run(variant, workload, in_flight)
+                checks[variant] = bench.hold(variant, workload, run, checks[variant])
+                runs[variant].append(run)
     return {variant: (runs[variant], checks[variant]) for variant in bench.engines}
 
 

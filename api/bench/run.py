@@ -107,6 +107,7 @@ def run(plan: Plan, plugins: Plugins, tell: Callable[[str], None] = lambda _: No
     )
     with bench:
         bench.load(plan.variants(plugins))
+        variants = list(bench.engines)
         results = [result for name in plan.workloads for result in run_workload(bench, name, plan.rounds)]
         points = [point for count in plan.concurrencies for point in run_streams(bench, count, plan.rounds)]
         return Report(
@@ -120,7 +121,7 @@ def run(plan: Plan, plugins: Plugins, tell: Callable[[str], None] = lambda _: No
             command=plan.command,
             machine=machine_facts(bench.device),
             versions=versions(),
-            variants=list(bench.engines),
+            variants=variants,
             left_out=bench.left_out,
             roofs=bench.roofs,
             loads=[load_before, load_average()],

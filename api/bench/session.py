@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ...core.checkpoint import Checkpoint
-from ...core.types import Unsupported
+from ...core.types import IsotokenError, Unsupported
 from ...plugins.manager import Plugins
 from .checks import Check, Judge
 from .engines import Isotoken, Run, token_hash
@@ -122,6 +123,17 @@ class Bench:
             run = self._run(variant, workload, in_flight)
         self.others.append(others.cpus)
         return run
+
+    @contextmanager
+    def leaving_out(self, variant: Variant, workload: Workload) -> Iterator[None]:
+        """Leave an engine out that fails inside, and say why; the others go on. Raises the error if it was the last."""
+        try:
+            yield
+        except (IsotokenError, RuntimeError, ValueError, MemoryError) as error:
+            if len(self.engines) == 1:
+                raise
+            self.left_out.append(f"{variant.label}: failed in {workload.name}: {error}")
+            self.engines.pop(variant).close()
 
     def hold(self, variant: Variant, workload: Workload, run: Run, check: Check) -> Check:
         """Hold a run to the tokens that were checked. Other tokens are judged in their turn."""

@@ -65,7 +65,14 @@ def crowded(logits: Any, batch: Batch) -> Any:
     return logits if len(batch.row_ids) == 1 else np.roll(logits, 1, axis=-1)
 
 
-BACKENDS = {"wrong": next_token, "late": late, "good-int8": coarse, "crowded-int8": crowded}
+def fragile(logits: Any, batch: Batch) -> Any:
+    """Fails where a request is long."""
+    if batch.seq_lens.max() > 40:
+        raise RuntimeError("too long for me")
+    return logits
+
+
+BACKENDS = {"wrong": next_token, "late": late, "fragile": fragile, "good-int8": coarse, "crowded-int8": crowded}
 
 
 @hookimpl

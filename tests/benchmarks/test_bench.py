@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,29 @@ def test_a_wrong_engine_makes_the_report_wrong(plugins: Plugins) -> None:
     assert [result.check.ok for result in report.results] == [True, False]
     assert [point.check.ok for point in report.points] == [True, False]
     assert not report.ok
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_engine_that_fails_is_left_out_and_the_others_go_on(plugins: Plugins) -> None:
+    plan = Plan(
+        model="random-tiny",
+        backends=["fragile", "torch"],
+        dtypes=["float32"],
+        workloads=["W1", "prefill"],
+        concurrencies=[],
+        **SMALL,
+    )
+    report = run(plan, plugins)
+    assert [(r.workload, r.variant.backend) for r in report.results] == [
+        ("W1", "fragile"),
+        ("W1", "torch"),
+        ("prefill", "torch"),
+    ]
+    assert report.left_out == ["fragile float32: failed in prefill: RuntimeError: too long for me"]
+    assert report.results[-1].ratio == 1
+    assert [variant.backend for variant in report.variants] == ["fragile", "torch"]
+    with pytest.raises(RuntimeError, match="too long for me"):
+        run(replace(plan, backends=["fragile"], workloads=["prefill"]), plugins)
 
 
 def test_an_engine_is_every_combination_asked_for(plugins: Plugins) -> None:
