@@ -51,12 +51,18 @@ def served(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, served: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def proxy(served: str) -> Iterator[str]:
+    with proxied(served, BUGS) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest, proxy: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Every selected run with a bug, two at a time, begun before the first is asked for."""
     wanted = {item.callspec.params.get("bug") for item in request.session.items if hasattr(item, "callspec")}
-    with proxied(served, BUGS) as url, ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         futures: dict[str, Future[Run]] = {
-            bug: pool.submit(run, tmp_path_factory.mktemp("run"), "--url", f"{url}/{bug}", "-q", "--tb=line")
+            bug: pool.submit(run, tmp_path_factory.mktemp("run"), "--url", f"{proxy}/{bug}", "-q", "--tb=line")
             for bug in BUGS
             if bug in wanted
         }
@@ -77,6 +83,23 @@ def test_a_bug_breaks_what_it_is_about(bug: str, runs: dict[str, Future[Run]]) -
     found = runs[bug].result()
     assert found.failed() == BUGS[bug].breaks, found.said[-6000:]
     assert found.status == (pytest.ExitCode.TESTS_FAILED if BUGS[bug].breaks else pytest.ExitCode.OK)
+
+
+def test_another_vendors_server(proxy: str, tmp_path: Path) -> None:
+    """What isotoken promises beyond the common interface is not asked of others, unless strictly."""
+    extensions = {number for number, sentence in http_behaviours().items() if sentence.startswith("(isotoken)")}
+    lacking = {"HTTP-3", "HTTP-36", "HTTP-37", "HTTP-38", "HTTP-39"}
+    found = run(tmp_path, "--url", f"{proxy}/another-vendor", "-q", "--tb=line")
+    assert found.status == 0, found.said[-5000:]
+    absent = {number for number, verdict in found.behaviours.items() if verdict["outcome"] == "absent"}
+    assert absent == extensions | (lacking - {"HTTP-36"}), found.said[-5000:]
+    assert found.behaviours["HTTP-36"]["reasons"] == [
+        "no /tokenize, or no character of several tokens: there is nothing that could be broken"
+    ]
+    assert found.behaviours["HTTP-15"]["reasons"] == ["an extension of isotoken's; this is a server of somebody's"]
+    strict = run(tmp_path, "--url", f"{proxy}/another-vendor", "-q", "--tb=line", "--strict")
+    assert strict.failed() >= lacking, strict.said[-5000:]
+    assert strict.behaviours["HTTP-15"]["outcome"] == "passed"
 
 
 def test_every_behaviour_has_a_bug() -> None:
