@@ -22,8 +22,8 @@ Support = Literal[True] | Unavailable
 
 Aspect = Literal["company", "placement", "chunking", "threads", "recomputation"]
 """What the bits of a logit may or may not depend on: the other requests of the batch; the row or blocks and their place
-in the batch; how a prompt was cut into chunks; the number of threads; whether a position was first computed as part of a
-prompt or as a decode (so whether a preempted request goes on bit by bit)."""
+in the batch; how a prompt was cut into chunks; the number of threads; whether a position was first computed as part of
+a prompt or as a decode (so whether a preempted request goes on bit by bit)."""
 
 
 def unsupported(reason: str) -> Unavailable:

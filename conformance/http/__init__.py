@@ -10,6 +10,9 @@ from .settings import parse
 def run(argv: Sequence[str]) -> int:
     """Run the suite over the server that `--url` names; what the suite does not know goes to pytest."""
     settings, rest = parse(argv)
+    if any(arg.startswith(("-n", "--numprocesses")) for arg in rest):
+        print("the suite over a server runs in one process, which sends many requests at once: leave -n out")
+        return 4
     try:
         import httpx  # noqa: F401, PLC0415  (needed for this alone, as pytest is)
         import pytest  # noqa: PLC0415

@@ -95,6 +95,11 @@ def test_no_url(command: Run, wrong: str) -> None:
     assert "expected one such as http://127.0.0.1:8000" in done.stderr
 
 
+def test_one_process(command: Run) -> None:
+    done = command("conformance", "--url", "http://127.0.0.1:1", "-n", "2")
+    assert (done.returncode, "leave -n out" in done.stdout) == (4, True)
+
+
 def test_help(command: Run) -> None:
     told = command("conformance", "--help").stdout
     assert "isotoken conformance --url URL" in told
