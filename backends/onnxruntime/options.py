@@ -9,7 +9,7 @@ from typing import Literal
 Switch = Literal["on", "off"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {  # the first is the default
-    "allow_spinning": ("off", "on"),
+    "allow_spinning": ("off", "brief", "on"),
     "flash_attention": ("off", "on"),
     "graph_optimization": ("all", "extended", "basic", "off"),
     "attention": ("auto", "standard"),
@@ -21,8 +21,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {  # the first is the default
 class Options:
     """What may be set besides the configuration that every backend has.
 
-    allow_spinning: threads wait in a loop between two operators. Faster on an idle machine, several times slower on a
-    busy one.
+    allow_spinning: threads wait in a loop between two operators: brief, for some microseconds before they sleep; on,
+    for much longer, which is fast on an idle machine and several times slower on a busy one.
     flash_attention: ONNX Runtime's tiled attention on the CPU. It saves memory in long prompts, but rounds by how many
     threads there are and where a prompt is cut, so that Capabilities.invariant_to no longer holds.
     graph_optimization: how much ONNX Runtime rewrites the graph.
@@ -32,7 +32,7 @@ class Options:
     Off until it has been tried on a GPU.
     """
 
-    allow_spinning: bool
+    allow_spinning: str
     flash_attention: bool
     graph_optimization: str
     attention: str
@@ -50,7 +50,7 @@ class Options:
                 )
         chosen = {key: options.get(key, values[0]) for key, values in CHOICES.items()}
         return cls(
-            allow_spinning=chosen["allow_spinning"] == "on",
+            allow_spinning=chosen["allow_spinning"],
             flash_attention=chosen["flash_attention"] == "on",
             graph_optimization=chosen["graph_optimization"],
             attention=chosen["attention"],

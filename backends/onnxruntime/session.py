@@ -9,8 +9,10 @@ from typing import Any
 
 import onnx_ir as ir
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from ...core.checkpoint import Checkpoint
+from ...core.types import Unsupported
 from ..onnx_graph import Graph, forget_pages
 from .options import Options
 
@@ -25,7 +27,13 @@ LEVELS = {
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+SPINNING = {
+    "off": {"allow_spinning": "0"},
+    "brief": {"allow_spinning": "1", "spin_duration_us": "20"},  # bridges two operators; older versions spin as for on
+    "on": {"allow_spinning": "1"},
+}
 READ_BYTES = 4 << 20
+REFUSALS = (runtime.Fail, runtime.InvalidGraph, runtime.NotImplemented)
 
 Provider = str | tuple[str, Mapping[str, Any]]
 
@@ -42,7 +50,8 @@ def open_session(
     """Read the weights, with progress, and make the session.
 
     What the runtime has no copy of its own of, such as the embedding table, it goes on reading from the files.
-    `config` are ONNX Runtime's session configuration entries. Raises what ONNX Runtime raises.
+    `config` are ONNX Runtime's session configuration entries. Raises Unsupported where this version of the runtime
+    lacks what the graph needs.
     """
     read_through(checkpoint)
     files = graph.files()
@@ -51,7 +60,13 @@ def open_session(
         list(files), list(files.values()), [contents.size for contents in files.values()]
     )
     with flash_attention(options.flash_attention):
-        session = ort.InferenceSession(graph.to_bytes(), settings, providers=list(providers))
+        try:
+            session = ort.InferenceSession(graph.to_bytes(), settings, providers=list(providers))
+        except REFUSALS as error:
+            raise Unsupported(
+                f"backend onnxruntime: onnxruntime {ort.__version__} does not run the graph of {checkpoint.path}: "
+                f"{error}; a later version may"
+            ) from error
     forget_pages(files)
     session.isotoken_files = files  # which must live as long
     return session
@@ -65,7 +80,8 @@ def session_options(options: Options, num_threads: int, config: Mapping[str, str
     settings.graph_optimization_level = LEVELS[options.graph_optimization]
     settings.enable_mem_pattern = False  # plans one for each shape of batch, and there is no end of shapes
     settings.log_severity_level = 3  # errors: they are raised as well, and warnings are about what is meant to be so
-    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.allow_spinning)))
+    for key, value in SPINNING[options.allow_spinning].items():
+        settings.add_session_config_entry(f"session.intra_op.{key}", value)
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     for key, value in config.items():
         settings.add_session_config_entry(key, value)

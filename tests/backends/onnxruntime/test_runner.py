@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(models: Models, mo
         ({"kv_cache_dtype": "int8"}, Unsupported, "kv_cache_dtype 'int8'"),
         ({"tensor_parallel_size": 2}, Unsupported, "tensor_parallel_size 2"),
         ({"options": {"spin": "on"}}, ValueError, "unknown option 'spin'; the options are: allow_spinning"),
-        ({"options": {"allow_spinning": "yes"}}, ValueError, "allow_spinning is 'yes', expected one of off, on"),
+        ({"options": {"allow_spinning": "yes"}}, ValueError, "allow_spinning is 'yes', expected one of off, brief, on"),
         ({"max_num_seqs": 0}, ValueError, "max_num_seqs is 0"),
         ({"num_threads": -1}, ValueError, "num_threads is -1"),
         ({"max_num_logits": 3}, ValueError, "max_num_logits is 3"),
@@ -149,6 +149,23 @@ def test_options_reach_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "1"
     assert settings.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     assert settings.get_session_config_entry("a.b") == "c"
+
+
+def test_brief_spinning_has_an_end() -> None:
+    settings = session.session_options(Options.read({"allow_spinning": "brief"}), 2, {})
+    assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert settings.get_session_config_entry("session.intra_op.spin_duration_us") == "20"
+
+
+def test_a_graph_that_this_runtime_does_not_run_is_refused_in_words(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise session.runtime.NotImplemented("Could not find an implementation for TensorScatter(24)")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(Unsupported, match=r"onnxruntime [\d.]+ does not run the graph of .*TensorScatter"):
+        load(models("llama"))
 
 
 @pytest.mark.parametrize("before", [None, "0", "1"])
