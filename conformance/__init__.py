@@ -22,4 +22,5 @@ def run(argv: Sequence[str]) -> int:
     except ModuleNotFoundError:
         print("the conformance suite runs on pytest: pip install 'isotoken[conformance]' (or pytest alone)")
         return 4
-    return int(pytest.main(["--pyargs", "isotoken.conformance", *argv]))
+    quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # the package is imported already: we are in it
+    return int(pytest.main([*quiet, "--pyargs", "isotoken.conformance", *argv]))
