@@ -51,7 +51,7 @@ def test_leaving_a_stream_stops_the_work(server: Server, route: Route) -> None:
     free = wait_for(lambda: not any(meaning(server, name) for name in busy), DEADLINE)
     assert free, f"{DEADLINE:.0f} s after everybody left there is still work"
     spent = (meaning(server, "generated") or 0) - before
-    assert spent < 3 * length * 0.8, f"{spent:.0f} tokens were generated for three who left at once ({length} asked for)"
+    assert spent < 3 * length * 0.8, f"{spent:.0f} tokens for three who left at once, each asked for {length}"
 
 
 @spec("HTTP-35")

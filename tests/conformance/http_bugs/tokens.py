@@ -21,7 +21,8 @@ def seeds_are_for_once(ask: Ask, answer: Answer) -> None:
 
 @after("14")
 def every_seed_is_the_same(ask: Ask, answer: Answer) -> None:
-    if ask.fields.get("seed") in (1, 2, 3, 4) and answered(answer) and len(ask.fields) == 6:
+    plain = ask.fields.keys() - {"prompt", "messages"} == {"model", "max_tokens", "temperature", "seed", "ignore_eos"}
+    if plain and ask.fields["seed"] < 5 and answered(answer):
         spoil(answer.body["choices"][0], "the same")
 
 
@@ -172,7 +173,8 @@ def prompt_scores_are_one_token_off(ask: Ask, answer: Answer) -> None:
 
 @before("26")
 def biases_are_ignored(ask: Ask) -> None:
-    ask.fields.pop("logit_bias", None)
+    if isinstance(ask.fields.get("logit_bias"), dict):
+        del ask.body["logit_bias"]
 
 
 @before("26")
