@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from ..core.checkpoint import Checkpoint
 from ..core.types import DecodeParams, FinishReason, Request, RequestOutput
@@ -120,6 +121,7 @@ class Comparison:
             self.tell(f"{label(side)}: its logits where the two part")
             rows.append(self._logits(side, Checkpoint.open(self.folder), prefixes, longest))
         exact: dict[str | None, list[Array]] = {}
+        self._need_memory(Checkpoint.open(self.folder))
         for form in dict.fromkeys(side.quantization for side in self.sides):
             self.tell(f"{label(self.base)}: what they should be" + (f", with {form} weights" if form else ""))
             checkpoint = RoundedCheckpoint(self.folder, form) if form else Checkpoint.open(self.folder)
@@ -133,6 +135,17 @@ class Comparison:
             )
             found.append(judge_difference(questions[i].prompt, questions[i].params, (a, b), self.base, eos, self.top))
         return found
+
+    def _need_memory(self, checkpoint: Checkpoint) -> None:
+        """Raise ValueError where the base would not fit: it is wide, and models may be large."""
+        items = sum(checkpoint.tensor(name).size for name in checkpoint.names())
+        needed = items * {"float64": 8, "float32": 4}.get(self.base.dtype, 2)
+        free = psutil.virtual_memory().available
+        if self.base.device == "cpu" and needed > free:
+            raise ValueError(
+                f"the sides differ, and {label(self.base)} would need {needed / 1e9:.0f} GB to judge them, "
+                f"{free / 1e9:.0f} GB are free: choose another base, such as --base torch:float32"
+            )
 
     def _logits(
         self,

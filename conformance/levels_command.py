@@ -86,6 +86,8 @@ def _cut(subject: Subject, tokens: int | None) -> Subject:
 
 def show(report: dict[str, Any], console: Console) -> None:
     """Print the certificates, the controls, and what is amiss."""
+    if not console.is_terminal:
+        console.width = 160  # a file or a pipe has room
     table = Table("", "on", "level", "tokens", "decided", "near-ties", "flips", "wrong", "largest error", "bound")
     for entry in (*report["targets"], *report["pairs"]):
         name = f"{entry['target']} / oracle" if "target" in entry else " / ".join(entry["pair"])

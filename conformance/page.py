@@ -46,7 +46,7 @@ def page(markdown: str, picture: str) -> str:
     body = [f"<h1>{_inline(title.removeprefix('# '))}</h1>"]
     tables = [i for i, block in enumerate(blocks) if block.startswith("| ")]
     for index, block in enumerate(blocks):
-        if tables and index == tables[0] - 1:  # above the sentence that explains the first table
+        if picture and tables and index == tables[0] - 1:  # above the sentence that explains the first table
             body.append(f"<figure>{picture}</figure>")
         body += _block(block)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Conformance</title>'

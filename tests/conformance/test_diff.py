@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -167,3 +168,12 @@ def test_what_is_shown(tmp_path: Path) -> None:
 def test_usage(tmp_path: Path) -> None:
     alone = command(tmp_path, "--backend", "torch", "hi")
     assert (alone.returncode, "two sides are compared" in alone.stderr) == (2, True)
+
+
+def test_a_base_that_does_not_fit_is_refused(plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small:
+        available = 1000
+
+    monkeypatch.setattr("isotoken.conformance.diff.psutil", SimpleNamespace(virtual_memory=Small))
+    with pytest.raises(ValueError, match="would need 0 GB to judge them, 0 GB are free: choose another base"):
+        answers(plugins, tmp_path, "torch", "onnxruntime:int4", 2)
