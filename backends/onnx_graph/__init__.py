@@ -2,7 +2,8 @@
 
 `build_graph(checkpoint, GraphOptions(...)) -> Graph` in milliseconds; no weight is copied unless it is to be quantised.
 
-Ports. T tokens of a run, B rows of the cache, S most new tokens of a row, L logits rows, M positions of a row.
+Ports. T tokens of a run, B rows of the cache, S most new tokens of a row, L logits rows, M positions of a row
+(GraphOptions.row_len fixes it).
 Every form has:
     logits_indices   [L] int64       which of the T tokens (flat, in order) get logits; L may be 0
     past_key.{i}, past_value.{i}     the cache of layer i, in kv_dtype
