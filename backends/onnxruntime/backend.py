@@ -15,6 +15,7 @@ from ...core.fast_sampler import FastSampler
 from ...core.interfaces import ModelRunner, RunnerConfig, RunnerInfo
 from ...core.types import Unsupported
 from ..onnx_graph import Graph, GraphOptions, build_graph
+from ..onnx_graph.options import AttentionForm
 from . import sizes
 from .bindings import Bindings, Window, WindowBinding
 from .forms import Form, gqa_inputs, standard_form
@@ -117,7 +118,7 @@ def load_on_cpu(checkpoint: Checkpoint, config: RunnerConfig, options: Options) 
     kv_dtype = "float32" if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
     shape = sizes.row_shape(checkpoint, max_model_len, kv_dtype)
     info = sizes.plan(checkpoint, config, dtype="float32", device="cpu", shape=shape, free=available_bytes())
-    graph = make_graph(checkpoint, config, options, dtype="float32", kv_dtype=kv_dtype)
+    graph = make_graph(checkpoint, config, options, device="cpu", dtype="float32", kv_dtype=kv_dtype)
     rows = HostRows(shape, info.num_blocks, np.dtype(kv_dtype))
     try:
         session = open_session(checkpoint, graph, options, num_threads=config.num_threads)
@@ -132,18 +133,32 @@ def load_on_cpu(checkpoint: Checkpoint, config: RunnerConfig, options: Options) 
     return make_runner(checkpoint, graph, info, rows, bind)
 
 
-def make_graph(checkpoint: Checkpoint, config: RunnerConfig, options: Options, *, dtype: str, kv_dtype: str) -> Graph:
-    """Build the graph that a configuration asks for."""
-    on_cuda = config.device.partition(":")[0] == "cuda"
-    standard = options.attention == "standard" or (on_cuda and dtype == "float32")
+def make_graph(
+    checkpoint: Checkpoint, config: RunnerConfig, options: Options, *, device: str, dtype: str, kv_dtype: str
+) -> Graph:
+    """Build the graph that a configuration asks for. Raises Unsupported where its attention has no kernel."""
     graph_options = GraphOptions(
-        attention="standard" if standard else "gqa",
+        attention=attention_form(options, device, dtype),
         dtype=dtype,
         kv_dtype=kv_dtype,
         quantization=config.quantization,
         max_model_len=config.max_model_len,
     )
     return build_graph(checkpoint, graph_options)
+
+
+def attention_form(options: Options, device: str, dtype: str) -> AttentionForm:
+    """Return the form of attention that there is a kernel for on a type of device in a dtype."""
+    if options.attention == "paged":
+        if device != "cuda" or dtype not in CUDA_DTYPES:
+            raise Unsupported(
+                "backend onnxruntime: option attention=paged: PagedAttention has kernels on CUDA, in float16 and "
+                f"bfloat16 only, not on {device} in {dtype}"
+            )
+        return "paged"
+    if options.attention == "standard" or (device == "cuda" and dtype not in CUDA_DTYPES):
+        return "standard"
+    return "gqa"
 
 
 def make_form(graph: Graph, max_model_len: int) -> Form:

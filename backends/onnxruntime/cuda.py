@@ -23,6 +23,7 @@ PROVIDER = "CUDAExecutionProvider"
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ELEMENT_TYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": 16}  # 16: ONNX's number
 SMALLEST_BUCKET = 256
+ON_HOST = ("total_sequence_length", "attention_metadata")
 
 
 def find_device(wanted: str) -> torch.device:
@@ -127,13 +128,13 @@ class TorchFeeds:
         self._logits = torch.empty(0, 0, device=device)
 
     def put(self, name: str, values: NDArray[Any]) -> None:
-        """See Feeds. The scalar total_sequence_length stays on the host, where the operator reads it."""
+        """See Feeds. What the operators read on the host stays there."""
         source = torch.from_numpy(values)
         bound = self._inputs.get(name)
         if bound is not None and bound.shape == source.shape:
             bound.copy_(source)
             return
-        device = torch.device("cpu") if values.ndim == 0 else self._device
+        device = torch.device("cpu") if name in ON_HOST else self._device
         memory, self._inputs[name] = _allocate(tuple(source.shape), source.dtype, device)
         self._inputs[name].copy_(source)
         place = device.type, device.index or 0

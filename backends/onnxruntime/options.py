@@ -12,7 +12,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {  # the first is the default
     "allow_spinning": ("off", "brief", "on"),
     "flash_attention": ("off", "on"),
     "graph_optimization": ("all", "extended", "basic", "off"),
-    "attention": ("auto", "standard"),
+    "attention": ("auto", "standard", "paged"),
     "cuda_graphs": ("off", "on"),
 }
 
@@ -27,7 +27,7 @@ class Options:
     threads there are and where a prompt is cut, so that Capabilities.invariant_to no longer holds.
     graph_optimization: how much ONNX Runtime rewrites the graph.
     attention: standard takes ONNX's own Attention instead of GroupQueryAttention; auto does so where the latter has no
-    kernel, which is in float32 on CUDA.
+    kernel, which is in float32 on CUDA. paged takes PagedAttention, on CUDA in 16 bits: blocks instead of rows.
     cuda_graphs: on CUDA, decode steps are recorded once for each window of rows and bucket of lengths, and replayed.
     Off until it has been tried on a GPU.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo
 from ..rows import num_rows
@@ -93,3 +95,12 @@ def plan(
         device=device,
         kv_cache_bytes=max_cached_tokens * shape.token_bytes or rows * shape.row_bytes,
     )
+
+
+def in_blocks(info: RunnerInfo, shape: RowShape, config: RunnerConfig) -> tuple[RunnerInfo, RowShape]:
+    """Return the same memory cut into blocks of the size that was wished for, in place of rows."""
+    block_size = min(config.block_size, info.max_model_len)
+    shape = replace(shape, num_positions=block_size)
+    num_blocks = config.num_blocks or info.num_blocks * info.max_model_len // block_size
+    info = replace(info, block_size=block_size, num_blocks=num_blocks, kv_cache_bytes=num_blocks * shape.row_bytes)
+    return info, shape

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,6 +13,7 @@ from isotoken.backends.onnxruntime import sizes
 from isotoken.backends.onnxruntime.backend import (
     CUDA_PROVIDER,
     OnnxRuntimeBackend,
+    attention_form,
     make_form,
     make_graph,
     make_runner,
@@ -44,7 +44,7 @@ def load_in_torch(
     options = Options.read({"attention": attention})
     shape = sizes.row_shape(source, MAX_MODEL_LEN, kv_dtype)
     info = sizes.plan(source, config, dtype="float32", device="cpu", shape=shape, free=1 << 30)
-    graph = make_graph(source, config, options, dtype="float32", kv_dtype=kv_dtype)
+    graph = make_graph(source, config, options, device="cpu", dtype="float32", kv_dtype=kv_dtype)
     session = open_session(source, graph, options, num_threads=1)
     rows = cuda.TorchRows(shape, info.num_blocks, kv_dtype, torch.device("cpu"))
     form, recorder = make_form(graph, MAX_MODEL_LEN), recording.Recorder()
@@ -151,18 +151,21 @@ def test_strange_devices_are_refused(models: Models, device: str) -> None:
 def test_a_session_that_fell_back_to_the_cpu_is_refused(models: Models) -> None:
     source = models("llama")
     options = Options.read({})
-    graph = make_graph(source, RunnerConfig(**SETTINGS), options, dtype="float32", kv_dtype="float32")
+    graph = make_graph(source, RunnerConfig(**SETTINGS), options, device="cpu", dtype="float32", kv_dtype="float32")
     with pytest.raises(Unsupported, match="the session runs on CPUExecutionProvider"):
         cuda.require_provider(open_session(source, graph, options, num_threads=1))
 
 
-def test_float32_on_cuda_takes_the_exact_form(models: Models) -> None:
-    def form(dtype: str, **settings: Any) -> str:
-        config = RunnerConfig(**(SETTINGS | {"device": "cuda"}))
-        return make_graph(
-            models("llama"), config, Options.read(settings), dtype=dtype, kv_dtype=dtype
-        ).options.attention
+def test_attention_takes_the_form_that_has_a_kernel() -> None:
+    def form(dtype: str, attention: str = "auto", device: str = "cuda") -> str:
+        return attention_form(Options.read({"attention": attention}), device, dtype)
 
     assert [form("float32"), form("float16"), form("bfloat16")] == ["standard", "gqa", "gqa"]
+    assert form("float32", device="cpu") == "gqa"
+    assert form("float16", "standard") == "standard"
+    assert form("bfloat16", "paged") == "paged"
+    for dtype, device in (("float32", "cuda"), ("float16", "cpu")):
+        with pytest.raises(Unsupported, match=f"float16 and bfloat16 only, not on {device} in {dtype}"):
+            form(dtype, "paged", device)
     assert cuda_load.resolve_dtype("auto", "bfloat16") == "bfloat16"
     assert cuda_load.resolve_dtype("float16", "bfloat16") == "float16"
