@@ -16,7 +16,7 @@ from .compare import Comparison, close_pair, load_pair
 from .environment import PRECISIONS, convert, set_up
 from .report import checks, table, write_json
 
-SPINNING = {"off": [False], "on": [True], "both": [False, True]}
+SPINNING = ("off", "brief", "on")
 
 
 def main() -> int:
@@ -35,8 +35,8 @@ def main() -> int:
     compare.add_argument("--backend", default="onnxruntime", help="isotoken's")
     compare.add_argument("--rounds", type=int, default=5)
     compare.add_argument("--threads", type=int, default=num_cpus(), help="of each")
-    compare.add_argument("--spinning", choices=list(SPINNING), default="off", help="isotoken's threads; both: twice")
-    compare.add_argument("--peer-spinning", choices=list(SPINNING), default="both", help="the peer's ways to be tried")
+    compare.add_argument("--spinning", action="append", choices=SPINNING, help="isotoken's threads; once for each")
+    compare.add_argument("--peer-spinning", action="append", choices=SPINNING, help="to be tried; all by default")
     compare.add_argument("--share", type=int, default=1, help="above 1: a part of each workload, for a quick look")
     compare.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     given = parser.parse_args()
@@ -51,11 +51,11 @@ def _compare(given: argparse.Namespace) -> int:
     model = model_folder(given.model)
     found: list[Comparison] = []
     peer: dict[str, str] = {}
-    for precision, spinning in product(given.precision or PRECISIONS, SPINNING[given.spinning]):
+    for precision, spinning in product(given.precision or PRECISIONS, given.spinning or ["off"]):
         whole, pruned = (
             convert(given.peer_python, model, precision, cache_folder(), pruned=each) for each in (False, True)
         )
-        settings: dict[str, object] = {"options": {"allow_spinning": "on"}} if spinning else {}
+        settings: dict[str, object] = {} if spinning == "off" else {"options": {"allow_spinning": spinning}}
         pair = load_pair(
             model,
             (whole, pruned),
@@ -70,7 +70,8 @@ def _compare(given: argparse.Namespace) -> int:
         try:
             peer = pair.theirs.versions
             found += [
-                pair.compare(name, given.rounds, SPINNING[given.peer_spinning]) for name in given.workload or WORKLOADS
+                pair.compare(name, given.rounds, given.peer_spinning or SPINNING)
+                for name in given.workload or WORKLOADS
             ]
         finally:
             close_pair(pair)

@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Comparison:
 
     workload: str
     precision: str
-    spinning: bool  # of isotoken's threads; the peer's stand in its way
+    spinning: str  # of isotoken's threads; the peer's stand in its way
     way: str  # the peer's fastest
     rounds: list[Round]
     first_tokens: tuple[float, float]  # median seconds to a task's first token, ours and theirs
@@ -67,7 +67,7 @@ class Pair:
     share: int = 1
     tell: Tell = lambda _: None
 
-    def compare(self, name: str, rounds: int, spinnings: Sequence[bool]) -> Comparison:
+    def compare(self, name: str, rounds: int, spinnings: Sequence[str]) -> Comparison:
         """Warm up, choose the peer's fastest way, check the tokens of both, then measure round by round."""
         self.tell(f"{name} {self.precision}: looking for the peer's fastest way")
         tried = self._try_ways(self._workload(name, 0), spinnings)
@@ -85,7 +85,7 @@ class Pair:
         return Comparison(
             workload=name,
             precision=self.precision,
-            spinning=self.ours.settings.get("options", {}).get("allow_spinning") == "on",
+            spinning=self.ours.settings.get("options", {}).get("allow_spinning", "off"),
             way=str(self.theirs.way),
             rounds=found,
             first_tokens=(statistics.median(a for a, _ in firsts), statistics.median(b for _, b in firsts)),
@@ -97,16 +97,20 @@ class Pair:
         workload = make_workload(name, repetition)
         return workload if self.share == 1 else small(workload, self.share)
 
-    def _try_ways(self, workload: Workload, spinnings: Sequence[bool]) -> dict[Way, float]:
-        """Run every way once, and those near the fastest a second time; tokens a second of each."""
-        options = product(spinnings, [False, True])
-        tried = dict.fromkeys((way for spin, prune in options for way in ways(workload, spin, prune)), 0.0)
-        for least in (0.0, 0.8):
-            worth = least * max(tried.values())
-            for way in [way for way, rate in tried.items() if rate >= worth]:
-                self.theirs.way = way
-                tried[way] = max(tried[way], speed(workload, self.theirs.run(workload)))
+    def _try_ways(self, workload: Workload, spinnings: Sequence[str]) -> dict[Way, float]:
+        """Run every way, then those near the fastest with every kind of spinning; tokens a second of each."""
+        tried: dict[Way, float] = {}
+        for way in [*ways(workload), *ways(workload, pruned=True)]:
+            tried[way] = self._rate(workload, way)
+        best = max(tried.values())
+        for spinning, way in product(spinnings, [way for way, rate in tried.items() if rate >= 0.8 * best]):
+            turned = replace(way, spinning=spinning)
+            tried[turned] = max(tried.get(turned, 0.0), self._rate(workload, turned))
         return tried
+
+    def _rate(self, workload: Workload, way: Way) -> float:
+        self.theirs.way = way
+        return speed(workload, self.theirs.run(workload))
 
     def _check(self, workload: Workload) -> tuple[str, str]:
         """Judge the tokens of both. Raises AssertionError where rounding cannot explain them."""

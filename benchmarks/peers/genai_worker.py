@@ -1,6 +1,6 @@
 """Run onnxruntime-genai under its own Python, driven by lines of JSON; knows nothing of isotoken.
 
-In:  {"op": "load", "folder": DIR, "threads": 2, "max_batch": 64, "spinning": null}
+In:  {"op": "load", "folder": DIR, "threads": 2, "max_batch": 64, "spinning": "off"}
      {"op": "run", "way": "generator", "batch": 32, "tasks": [[[prompt ids], number of new tokens], ...]}
 Out: a line of JSON each; {"error": TEXT} where something went wrong.
 
@@ -24,14 +24,21 @@ Task = tuple[list[int], int]
 Times = list[list[float]]
 
 
+SPINNING = {
+    "off": {"allow_spinning": "0"},
+    "brief": {"allow_spinning": "1", "spin_duration_us": "20"},
+    "on": {"allow_spinning": "1"},
+}
+"""Configuration entries of ONNX Runtime, of which spinning is the default."""
+
+
 class Genai:
     """One model folder that onnxruntime_genai's builder wrote."""
 
-    def __init__(self, folder: str, threads: int, max_batch: int, spinning: bool | None) -> None:
+    def __init__(self, folder: str, threads: int, max_batch: int, spinning: str) -> None:
         self.og = og = importlib.import_module("onnxruntime_genai")
         options: dict[str, Any] = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
-        if spinning is not None:
-            options["session.intra_op.allow_spinning"] = str(int(spinning))
+        options |= {f"session.intra_op.{key}": value for key, value in SPINNING[spinning].items()}
         config = og.Config(folder)
         config.overlay(
             json.dumps(

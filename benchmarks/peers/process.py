@@ -22,24 +22,24 @@ class Way:
 
     name: str  # see genai_worker.py
     batch: int
-    spinning: bool = False
+    spinning: str = "off"  # likewise
     pruned: bool = False  # see environment.convert
 
     def __str__(self) -> str:
-        words = [f"{self.name} of {self.batch}", *["spinning"] * self.spinning, *["pruned"] * self.pruned]
+        words = [f"{self.name} of {self.batch}", *["pruned"] * self.pruned, f"spinning {self.spinning}"]
         return ", ".join(words)
 
 
-def ways(workload: Workload, spinning: bool = False, pruned: bool = False) -> list[Way]:
+def ways(workload: Workload, *, pruned: bool = False) -> list[Way]:
     """All that could be the fastest for a workload; with pruned logits those that work and give the right tokens."""
     count = len(workload.tasks)
     batches = sorted({min(size, count) for size in (16, 32, 64)})
     if pruned and len({len(task.prompt) for task in workload.tasks}) > 1:
         batches = []
     apis = ("generator",) if pruned else ("generator", "engine")  # the Engine refuses such a model
-    found = [Way(name, batch, spinning, pruned) for name in apis for batch in batches]
+    found = [Way(name, batch, pruned=pruned) for name in apis for batch in batches]
     if workload.num_distinct_prompt_tokens < workload.num_prompt_tokens:
-        found.append(Way("shared", 1, spinning, pruned))
+        found.append(Way("shared", 1, pruned=pruned))
     return found
 
 
@@ -58,7 +58,7 @@ class Genai:
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
-        self._loaded = (False, False)
+        self._loaded = ("off", False)
         try:
             self.versions = self._load()
         except BaseException:

@@ -29,9 +29,9 @@ def _row(found: Comparison) -> str:
     rounds = found.rounds
     ours, theirs = (statistics.median(rates) for rates in zip(*((r.ours, r.theirs) for r in rounds), strict=True))
     cells = [
-        found.workload + (", spinning" if found.spinning else ""),
+        found.workload,
         found.precision,
-        f"{ours:.0f}",
+        f"{ours:.0f}" + ("" if found.spinning == "off" else f", spinning {found.spinning}"),
         f"{theirs:.0f}",
         f"**{found.ratio:.2f}**",
         " ".join(f"{each.ratio:.2f}" for each in rounds),

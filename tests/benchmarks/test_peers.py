@@ -64,7 +64,7 @@ def test_every_way_gives_each_task_its_own_tokens_and_times(peer: Genai, workloa
 
 def test_the_shared_way_is_tried_only_where_something_is_shared() -> None:
     assert {way.name for way in ways(RAGGED)} == {"generator", "engine"}
-    assert {way.name for way in ways(SHARED, spinning=True)} == {"generator", "engine", "shared"}
+    assert {way.name for way in ways(SHARED)} == {"generator", "engine", "shared"}
 
 
 def test_pruned_logits_are_left_alone_where_prompts_are_ragged() -> None:
@@ -81,16 +81,16 @@ def test_threads_spinning_pruning_and_batches_reach_the_library(peer: Genai, fol
 
     assert options()["session.intra_op.allow_spinning"] == "0"
     assert options()["intra_op_num_threads"] == 3
-    peer.way = Way("generator", 2, spinning=True)
+    peer.way = Way("generator", 2, spinning="on")
     assert peer.run(RAGGED).tokens == expected(RAGGED)
     assert options()["session.intra_op.allow_spinning"] == "1"
 
 
 def test_what_goes_wrong_over_there_is_said_here(peer: Genai, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    peer.way = Way("by magic", 2, spinning=False)
+    peer.way = Way("by magic", 2)
     with pytest.raises(RuntimeError, match="onnxruntime-genai: KeyError: 'by magic'"):
         peer.run(RAGGED)
-    peer.way = Way("engine", 2, spinning=False)
+    peer.way = Way("engine", 2)
     assert peer.run(RAGGED).tokens == expected(RAGGED)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     with pytest.raises(RuntimeError, match="No module named 'onnxruntime_genai'"):
@@ -113,10 +113,11 @@ def burn() -> None:
 
 def test_the_table_shows_the_median_of_ratios(tmp_path: Path) -> None:
     rounds = [Round(100, 50, (1, 2), 0.1), Round(90, 90, (1, 1), 1.2), Round(300, 100, (2, 3), 0.0)]
-    found = Comparison("W2", "int8", True, "engine of 32", rounds, (0.02, 0.05), ("fine", "2.0% off"))
+    found = Comparison("W2", "int8", "on", "engine of 32", rounds, (0.02, 0.05), ("fine", "2.0% off"))
     row = table([found]).splitlines()[-1]
     assert (
-        "| W2, spinning | int8 | 100 | 90 | **2.00** | 2.00 1.00 3.00 | engine of 32 | 20 / 50 | 1.00 / 2.00 |" in row
+        "| W2 | int8 | 100, spinning on | 90 | **2.00** | 2.00 1.00 3.00 | engine of 32 | 20 / 50 | 1.00 / 2.00 |"
+        in row
     )
     assert checks([found]) == "W2 int8: isotoken fine; onnxruntime-genai 2.0% off"
     write_json(tmp_path / "r.json", [found], {"model": "m"})
