@@ -61,7 +61,7 @@ class TensorRTBackend:
                 plan = _build(journal, design, store, _log_progress)
             engine = Engine(journal, device, plan)
             if design.options.refit:
-                engine.refit(design.graph)
+                engine.refit(design.graph, design.model)
             engine.check(design.graph, design.profiles)
             rows = _rows_that_fit(design, device)
             info = RunnerInfo(
@@ -106,7 +106,9 @@ def _build(journal: Journal, design: Design, store: Store | None, on_progress: O
         design.checkpoint.path.name, design.target, "" if store is None else f"; it is kept in {store.folder}",
     )  # fmt: skip
     timings = b"" if store is None else store.load_timings(design.target)
-    made = build(journal, design.graph, design.profiles, design.options, timings=timings, on_progress=on_progress)
+    made = build(
+        journal, design.graph, design.model, design.profiles, design.options, timings=timings, on_progress=on_progress
+    )
     if store is not None:
         path = store.save(design.key, made.plan)
         if made.timings:

@@ -39,13 +39,14 @@ def check_version() -> None:
 def build(
     journal: Journal,
     graph: Graph,
+    model: bytes,
     profiles: Sequence[Profile],
     options: Options,
     *,
     timings: bytes = b"",
     on_progress: OnProgress | None = None,
 ) -> Built:
-    """Build an engine of a graph. Takes minutes.
+    """Build an engine of a graph, which is also given as a `model` for TensorRT's parser. Takes minutes.
 
     Raises Unsupported when TensorRT lacks an operator, TensorRTError for any other failure, and whatever on_progress
     raises to stop it.
@@ -60,7 +61,7 @@ def build(
     journal.need(network, "make a network")
     pointers = Pointers(graph)
     parser = trt.OnnxParser(network, journal)  # must live as long as the network
-    _parse(parser, journal, graph.to_bytes(), pointers)
+    _parse(parser, journal, model, pointers)
     config = journal.need(builder.create_builder_config(), "make a builder configuration")
     _configure(config, journal, options)
     cache = _start_timings(config, journal, options, timings)

@@ -13,6 +13,7 @@ from ...core.types import Unsupported
 from ..onnx_graph import Graph, GraphOptions, build_graph
 from .cache import CacheShape
 from .device import Device
+from .dialect import to_tensorrt
 from .options import Options
 from .profiles import Profile, describe_profiles, make_profiles
 from .store import Key
@@ -35,6 +36,7 @@ class Design:
     max_model_len: int
     max_num_logits: int
     graph: Graph
+    model: bytes  # the graph as TensorRT's parser takes it
     profiles: tuple[Profile, ...]
     target: str  # GPU and version: what timings are good for
     key: Key
@@ -73,6 +75,7 @@ def make_design(checkpoint: Checkpoint, config: RunnerConfig, device: Device) ->
         verify_tokens=options.verify_tokens,
     )
     target = f"{device.model}; TensorRT {trt.__version__}"
+    model = to_tensorrt(graph)
     return Design(
         checkpoint=checkpoint,
         config=config,
@@ -81,9 +84,10 @@ def make_design(checkpoint: Checkpoint, config: RunnerConfig, device: Device) ->
         max_model_len=max_model_len,
         max_num_logits=max_num_logits,
         graph=graph,
+        model=model,
         profiles=profiles,
         target=target,
-        key=_key(checkpoint, graph, profiles, options, device),
+        key=_key(checkpoint, model, profiles, options, device),
     )
 
 
@@ -100,11 +104,11 @@ def _cache_shape(checkpoint: Checkpoint, dtype: str, max_model_len: int, options
     )
 
 
-def _key(checkpoint: Checkpoint, graph: Graph, profiles: tuple[Profile, ...], options: Options, device: Device) -> Key:
+def _key(checkpoint: Checkpoint, model: bytes, profiles: tuple[Profile, ...], options: Options, device: Device) -> Key:
     """Name the engine. Where it is kept and whether CUDA graphs are used makes no other engine."""
     return Key(
         {
-            "graph": hashlib.sha256(graph.to_bytes()).hexdigest(),
+            "graph": hashlib.sha256(model).hexdigest(),
             "weights": checkpoint.key,  # with refit too: such an engine is built for these very weights
             "profiles": describe_profiles(profiles),
             "tensorrt": trt.__version__,

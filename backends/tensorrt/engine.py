@@ -42,13 +42,13 @@ class Engine:
         size = self._engine.device_memory_size_v2
         self._scratch = device.allocate(size, "the scratch memory of the engine") if size else None
 
-    def refit(self, graph: Graph) -> None:
+    def refit(self, graph: Graph, model: bytes) -> None:
         """Put the weights into an engine that was built without them."""
         refitter = trt.Refitter(self._engine, self._journal)
         refitter.error_recorder = self._journal.recorder
         parser = trt.OnnxParserRefitter(refitter, self._journal)
         pointers = Pointers(graph)  # until the engine is refitted
-        done = parser.load_model_proto(graph.to_bytes())
+        done = parser.load_model_proto(model)
         for name, address, num_bytes in pointers if done else ():
             if not parser.load_initializer(name, address, num_bytes):
                 raise self._journal.failure(f"take the weight {name!r} ({num_bytes} bytes)", *parser_errors(parser))

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from ...core.interfaces import Backend
 
 ISOTOKEN_API = "1.0"
-PACKAGES = ("tensorrt", "torch", "onnx_ir")
 
 
 def load_backend() -> Backend:
@@ -22,7 +21,7 @@ def load_backend() -> Backend:
     """
     from ...core.types import Unsupported  # noqa: PLC0415
 
-    for package in ("torch", "onnx_ir"):
+    for package in ("torch", "onnx", "onnx_ir"):
         _require(package)
     from .device import find_gpu  # noqa: PLC0415
 

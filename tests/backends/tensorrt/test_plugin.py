@@ -39,7 +39,7 @@ def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         plugin.load_backend()
 
 
-@pytest.mark.parametrize("package", ["torch", "onnx_ir", "tensorrt"])
+@pytest.mark.parametrize("package", ["torch", "onnx", "onnx_ir", "tensorrt"])
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     from isotoken.backends.tensorrt import device
 

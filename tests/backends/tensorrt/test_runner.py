@@ -225,6 +225,32 @@ def test_quantised_weights_are_what_they_stand_for(bench: Bench, answer: Answer,
     assert abs(quantised - rounded).max() <= 2e-5 * abs(rounded).max()
 
 
+@pytest.mark.parametrize(("model", "dtype"), [("llama", "float32"), ("qwen3", "bfloat16"), ("gemma2", "float16")])
+def test_attention_is_in_tensorrts_dialect(bench: Bench, model: str, dtype: str) -> None:
+    """May be decomposed, and scales the queries: the parser would scale the whole cache."""
+    import onnx
+    from isotoken.backends.onnx_graph import GraphOptions, build_graph
+    from isotoken.backends.tensorrt.dialect import to_tensorrt
+
+    checkpoint = bench.checkpoint(model)
+    graph = build_graph(checkpoint, GraphOptions(attention="standard-mask", dtype=dtype, row_len=64))
+    assert to_tensorrt(graph) == to_tensorrt(graph)
+    proto = onnx.load_model_from_string(to_tensorrt(graph))
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    values = {weight.name: weight for weight in proto.graph.initializer}
+    found = [node for node in proto.graph.node if node.op_type == "Attention"]
+    capped = checkpoint.spec.attention_softcap is not None  # in plain operators then
+    assert len(found) == (0 if capped else checkpoint.spec.num_layers)
+    for node in found:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert attributes["TRT_decomposable"] == 1
+        assert attributes["scale"] == 1.0
+        scale = values[makers[node.input[0]].input[1]]
+        assert onnx.helper.tensor_dtype_to_np_dtype(scale.data_type).name == dtype
+        exact = checkpoint.spec.attention_scale
+        assert abs(float(onnx.numpy_helper.to_array(scale)) - exact) <= exact / 200
+
+
 def test_weights_are_read_where_they_lie(bench: Bench, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from isotoken.backends.onnx_graph import GraphOptions, build_graph
     from isotoken.backends.tensorrt.weights import Pointers

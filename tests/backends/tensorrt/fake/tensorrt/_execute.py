@@ -39,11 +39,22 @@ class Executable:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             options.log_severity_level = 3
-            _SESSIONS[self._key] = onnxruntime.InferenceSession(self._model, options, ["CPUExecutionProvider"])
+            model = _standard(self._model)
+            _SESSIONS[self._key] = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
             while len(_SESSIONS) > _MAX_SESSIONS:
                 _SESSIONS.popitem(last=False)
         _SESSIONS.move_to_end(self._key)
         return _SESSIONS[self._key]
+
+
+def _standard(model: bytes) -> bytes:
+    """Take TensorRT's own attributes off, which change no number."""
+    proto = onnx.load_model_from_string(model)
+    for node in proto.graph.node:
+        kept = [attribute for attribute in node.attribute if not attribute.name.startswith("TRT_")]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    return proto.SerializeToString()
 
 
 def run_on_pointers(

@@ -156,6 +156,10 @@ def _unsupported(node: onnx.NodeProto) -> str:
     if node.op_type == "Attention":
         if values.get("softcap") or values.get("is_causal"):
             return "Attention: softcap and is_causal are not supported"
+        if values.get("scale") != 1.0:
+            return "Attention: the parser would multiply the whole cache by the root of the scale"
+        if not values.get("TRT_decomposable"):
+            return "Attention: no fused kernel for these shapes and types"
         if any(node.input[4:]) or len(node.output) > 1:
             return "Attention: past, nonpad_kv_seqlen and present are not supported"
     if node.op_type == "TensorScatter" and (values.get("mode", b"linear") != b"linear" or values.get("axis") != -2):
