@@ -112,6 +112,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Train and write both models."""
     args = parse()
+    torch.use_deterministic_algorithms(True)  # else an embedding's gradient is summed in the order that threads finish
     args.work_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(args.work_dir, args.seed)
     write_held_out(args.work_dir, args.seed)
