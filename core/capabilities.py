@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +43,9 @@ class Capabilities:
 
     dtypes: frozenset[str]  # compute dtypes: "float64", "float32", "bfloat16", "float16"
     devices: frozenset[str]  # device types that it can use here and now: "cpu", "cuda"
+    missing_devices: Mapping[str, str] = field(
+        default_factory=dict, hash=False
+    )  # what others lack
     quantizations: frozenset[str] = frozenset()  # names accepted in RunnerConfig.quantization
     kv_cache_dtypes: frozenset[str] = frozenset()  # names accepted in RunnerConfig.kv_cache_dtype besides "auto"
     max_tensor_parallel_size: int = 1

@@ -153,7 +153,11 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
         where = "a CUDA device is here" if name in on_gpu else "the first installed for the CPU"
         reasons.append(f"backend {name}: {where} (order {', '.join(AUTO_ORDER['cuda' if name in on_gpu else 'cpu'])})")
         return name, found[name]
-    passed_over += [f"{name}: no {device} device that it could use is here" for name in found]
+    passed_over += [
+        f"{name}: no {device} device that it could use is here"
+        + (f": {missing}" if (missing := backend.capabilities.missing_devices.get(device)) else "")
+        for name, backend in found.items()
+    ]
     raise Unsupported(
         f"no engine is installed that runs on device {config.device!r} ({'; '.join(passed_over)}). "
         "Install one (for the CPU: pip install isotoken[onnxruntime]; for both: pip install torch), or choose the "
@@ -181,8 +185,10 @@ def _runner_config(
             f"device {device}: " + ("the fastest here" if device == "cuda" else f"no other that {name} can use is here")
         )
     elif device.split(":")[0] not in can.devices:
+        missing = can.missing_devices.get(device.split(":")[0])
         raise Unsupported(
             f"backend {name} cannot run on device {device!r} here; it can on: {', '.join(sorted(can.devices))}"
+            + (f" ({missing})" if missing else "")
         )
     dtype = config.dtype
     if dtype == "auto":

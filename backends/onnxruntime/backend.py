@@ -46,6 +46,7 @@ class OnnxRuntimeBackend:
         self.capabilities = Capabilities(
             dtypes=frozenset({"float32"}) | (CUDA_DTYPES if has_cuda else frozenset()),
             devices=frozenset({"cpu", "cuda"} if has_cuda else {"cpu"}),
+            missing_devices={} if self._no_cuda is None else {"cuda": self._no_cuda},
             quantizations=QUANTIZATIONS,
             kv_cache_dtypes=KV_CACHE_DTYPES,
             prefix_caching=unsupported(

@@ -39,7 +39,12 @@ class Stub:
 
     def __init__(self, **declared: Any) -> None:
         self.capabilities = Capabilities(
-            **{"dtypes": frozenset({"float32"}), "devices": frozenset({"cpu"}), **declared}
+            **{
+                "dtypes": frozenset({"float32"}),
+                "devices": frozenset({"cpu"}),
+                "missing_devices": {"tpu": "no such chip was seen"},
+                **declared,
+            }
         )
 
     def load(self, checkpoint: Any, config: Any) -> Any:
@@ -124,6 +129,11 @@ def test_auto_says_that_the_device_asked_for_is_not_here() -> None:
         choose(only(torch=Stub(devices=frozenset({"cpu"}))), device="cuda")
 
 
+def test_auto_passes_on_what_a_device_lacks() -> None:
+    with pytest.raises(Unsupported, match="torch: no tpu device that it could use is here: no such chip was seen"):
+        choose(only(torch=Stub()), device="tpu")
+
+
 def test_auto_asked_for_cuda_does_not_fall_back_to_the_cpu() -> None:
     with pytest.raises(Unsupported, match="device 'cuda'"):
         choose(only(torch=Stub()), device="cuda")
@@ -163,6 +173,7 @@ def test_every_open_choice_has_a_reason_and_pinned_ones_have_none(installed: Plu
     ("settings", "expected"),
     [
         ({"device": "cuda"}, "cannot run on device 'cuda' here; it can on: cpu"),
+        ({"device": "tpu:1"}, r"cannot run on device 'tpu:1' here; it can on: cpu \(no such chip was seen\)"),
         ({"dtype": "float8"}, "does not compute in 'float8'; it does in: float32"),
         ({"quantization": "int4"}, "does not offer quantization='int4'; it offers: none"),
         ({"kv_cache_dtype": "int8"}, "does not offer kv_cache_dtype='int8'; it offers: auto"),

@@ -7,8 +7,9 @@ from typing import Any
 
 import psutil
 import pytest
+from isotoken.backends.onnxruntime.backend import OnnxRuntimeBackend
 from isotoken.conformance.models import DRAFT, LLAMA, write_checkpoint
-from isotoken.core.types import DecodeParams, Request, RequestOutput
+from isotoken.core.types import DecodeParams, Request, RequestOutput, Unsupported
 from isotoken.models import BUILTIN
 from isotoken.plugins.build import Built, EngineConfig, build_engine
 from isotoken.plugins.manager import Plugins
@@ -64,6 +65,13 @@ def test_a_row_runner_gets_the_contiguous_cache_and_says_so(plain: Service) -> N
     assert any(reason.startswith("kv_cache contiguous: backend onnxruntime") for reason in plain.built.reasons)
 
 
+def test_an_engine_for_cuda_says_what_is_missing(folder: Path) -> None:
+    if "cuda" in OnnxRuntimeBackend().capabilities.devices:
+        pytest.skip("nothing is missing here")
+    with pytest.raises(Unsupported, match=r"cannot run on device 'cuda' here; it can on: cpu \(.*pip install"):
+        Service(folder / "llama", device="cuda")
+
+
 def test_a_warm_prefix_is_copied(folder: Path, plain: Service) -> None:
     service = Service(folder / "llama")
     service.run(PROMPTS)
@@ -99,7 +107,7 @@ def test_drafts_change_steps_and_no_token(folder: Path, plain: Service, settings
 
 def test_a_draft_runner_copies_prefixes_too(folder: Path) -> None:
     service = Service(folder / "llama", draft_model=str(folder / "llama"))
-    kv = service.built.engine._drafter._kv  # type: ignore[union-attr]
+    kv = service.built.engine._drafting._drafter._kv  # type: ignore[union-attr]
     found: list[int] = []
     match = kv.match_prefix
 
