@@ -12,7 +12,8 @@ import pytest
 
 from .stranger import Stranger
 
-PAGE = (Path(__file__).parents[2] / "docs" / "writing-a-backend.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "writing-a-backend.md").read_text()
 BLOCKS = [
     (language, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE))
     for indent, language, text in re.findall(r"^( *)```(\w+)\n(.*?)^\1```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -55,16 +56,24 @@ def test_the_page_leads_to_a_backend_that_conforms(tmp_path: Path) -> None:
     assert checked >= 8
 
 
+@pytest.mark.slow
 def test_the_package_goes_its_way_in_the_house_style(tmp_path: Path) -> None:
-    """After all changes: formatted, and no absence is left that the page took away."""
+    """Before and after all changes formatted and typed; in the end no absence is left that the page took away."""
     stranger = Stranger(tmp_path)
     assert stranger.isotoken("new-backend", "mine").returncode == 0
     package = tmp_path / "isotoken-mine"
+    shutil.copytree(package / "isotoken_mine", tmp_path / "before")
     for language, text in BLOCKS:
         if language == "diff":
             apply(text, package)
     backend = (package / "isotoken_mine" / "backend.py").read_text()
     assert re.findall(r"(\w+)=not_implemented", backend) == ["batch_invariant"]
     assert "invariant_to" not in backend
-    style = stranger.run("-m", "ruff", "format", "--check", "--no-cache", package / "isotoken_mine")
-    assert style.returncode == 0 or "No module named ruff" in style.stderr, style.stdout + style.stderr
+    shutil.copytree(package / "isotoken_mine", tmp_path / "after")
+    (tmp_path / "isotoken").symlink_to(ROOT)  # mypy does not see an editable installation
+    for tool in (
+        ["ruff", "format", "--check", "--no-cache", "--line-length=120", "before", "after"],
+        ["mypy", f"--config-file={ROOT / 'pyproject.toml'}", "-p", "before", "-p", "after"],
+    ):
+        done = stranger.run("-m", *tool)
+        assert done.returncode == 0 or f"No module named {tool[0]}" in done.stderr, done.stdout + done.stderr
