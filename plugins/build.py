@@ -119,8 +119,7 @@ def build_ahead(config: EngineConfig, plugins: Plugins, on_progress: Callable[[s
     name, backend = choose_backend(config, plugins, reasons)
     if not isinstance(backend, AheadOfTime):
         raise Unsupported(
-            f"backend {name} has nothing to build ahead of time: it is as fast from the start. "
-            "Name a backend that compiles models, such as tensorrt"
+            f"backend {name} has nothing to build ahead of time; name a backend that compiles models, such as tensorrt"
         )
     settled = _runner_config(config, name, backend.capabilities, checkpoint, plugins, reasons)
     path = backend.build(checkpoint, settled, on_progress)
