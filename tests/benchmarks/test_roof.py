@@ -18,6 +18,8 @@ def test_the_machine_is_measured_in_a_process_of_its_own() -> None:
         roofs = [meter.measure() for _ in range(2)]
     assert all(roof.bytes_per_second > 1e8 for roof in roofs)
     assert all(set(roof.flops_per_second) == {"float32", "bfloat16", "int8"} for roof in roofs)
+    with RoofMeter(4_000_000, ["float32"], threads=1) as meter:
+        assert set(meter.measure().flops_per_second) == {"float32"}
     best = Roof.best(roofs)
     assert best.bytes_per_second == max(roof.bytes_per_second for roof in roofs)
     assert best.flops_per_second["int8"] == max(roof.flops_per_second["int8"] for roof in roofs)
