@@ -19,7 +19,7 @@ from ..onnx_graph.options import AttentionForm
 from . import sizes
 from .bindings import Bindings, Window, WindowBinding
 from .forms import Form, gqa_inputs, standard_form
-from .memory import HostRows, available_bytes
+from .memory import HostRows, available_bytes, trim_heap
 from .options import Options
 from .runner import OnnxRuntimeRunner
 from .session import open_session, weight_bytes
@@ -73,7 +73,9 @@ class OnnxRuntimeBackend:
             from .cuda_load import load_on_cuda  # noqa: PLC0415  (needs torch)
 
             return load_on_cuda(checkpoint, config, options)
-        return load_on_cpu(checkpoint, config, options)
+        runner = load_on_cpu(checkpoint, config, options)
+        trim_heap()  # of what the graph and the loading took
+        return runner
 
     def _refuse_absent(self, config: RunnerConfig) -> None:
         can = self.capabilities

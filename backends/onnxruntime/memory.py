@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from contextlib import suppress
 from dataclasses import dataclass
@@ -124,6 +125,13 @@ class HostRows:
         self.array = np.empty((0,), self.array.dtype)
         with suppress(BufferError):  # somebody holds a view: the memory goes with it
             self._memory.close()
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system where the C library can: a session's weights lie in many small pieces."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def gib(num_bytes: int) -> str:

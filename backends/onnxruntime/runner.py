@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...core.batch import Batch
 from ...core.interfaces import RunnerInfo, Sampler
 from .bindings import Bindings, Window
+from .memory import trim_heap
 from .placement import Placement, Rows
 from .progress import Progress
 
@@ -78,6 +79,7 @@ class OnnxRuntimeRunner:
             self._bindings.clear()
             self._bindings = None
         self._rows.close()
+        trim_heap()
         self._logits = np.empty((0, 0), np.float32)
 
     def _decode(self, batch: Batch, requests: Int64, blocks: Int64, logits: Float32) -> None:

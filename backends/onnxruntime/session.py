@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from ...core.checkpoint import Checkpoint
@@ -49,13 +52,15 @@ def open_session(
 ) -> ort.InferenceSession:
     """Read the weights, with progress, and make the session.
 
-    What the runtime has no copy of its own of, such as the embedding table, it goes on reading from the files.
+    What the runtime has no copy of its own of, such as the embedding table, it goes on reading from the files; of
+    quantised weights, which are in no file, it keeps its own copy alone.
     `config` are ONNX Runtime's session configuration entries. Raises Unsupported where this version of the runtime
     lacks what the graph needs.
     """
     read_through(checkpoint)
     files = graph.files()
-    settings = session_options(options, num_threads, {IN_PLACE: "1", **(config or {})})
+    in_place = graph.options.quantization is None
+    settings = session_options(options, num_threads, {IN_PLACE: str(int(in_place)), **(config or {})})
     settings.add_external_initializers_from_files_in_memory(
         list(files), list(files.values()), [contents.size for contents in files.values()]
     )
@@ -68,7 +73,9 @@ def open_session(
                 f"{error}; a later version may"
             ) from error
     forget_pages(files)
-    session.isotoken_files = files  # which must live as long
+    if in_place:
+        session.isotoken_files = files  # which must live as long
+    forget_read_pages(checkpoint)
     return session
 
 
@@ -106,6 +113,22 @@ def read_through(checkpoint: Checkpoint) -> None:
             while left > 0 and (chunk := file.read(min(left, READ_BYTES))):
                 left -= len(chunk)
         checkpoint.tensor(name)  # reports it as read
+
+
+def forget_read_pages(checkpoint: Checkpoint) -> None:
+    """Let the system take back the pages of the checkpoint that were read; what is needed again is read again."""
+    mappings = {id(mapping): mapping for name in checkpoint.names() if (mapping := _mapping(checkpoint.tensor(name)))}
+    for mapping in mappings.values():
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
+    """The file mapping that an array is a view of."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return owner if isinstance(owner, mmap.mmap) else None
 
 
 @contextmanager

@@ -121,10 +121,25 @@ def test_a_draft_runner_copies_prefixes_too(folder: Path) -> None:
     assert found[0] == 0 and found[1] >= len(PROMPTS["e"]) - 1
 
 
-def test_close_gives_the_memory_back(folder: Path) -> None:
-    def resident() -> int:
-        return int(psutil.Process().memory_info().rss)
+def resident() -> int:
+    return int(psutil.Process().memory_info().rss)
 
+
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
+def test_a_loaded_model_takes_what_it_says(quantization: str | None) -> None:
+    """Weights once, in the form that they are computed from; nothing of the file, the graph or the loading stays."""
+    Service(
+        BUILTIN["isotoken-small"], quantization=quantization, max_num_seqs=1
+    ).built.engine.close()  # what the runtime keeps for good is there now
+    before = resident()
+    service = Service(BUILTIN["isotoken-small"], quantization=quantization, max_num_seqs=1)
+    used = resident() - before
+    assert used < 1.5 * service.built.engine.info.weight_bytes + (4 << 20)
+    service.built.engine.close()
+    assert resident() - before < 4 << 20
+
+
+def test_close_gives_the_memory_back(folder: Path) -> None:
     Service(BUILTIN["isotoken-small"]).built.engine.close()  # what the runtime keeps for good
     before = resident()
     service = Service(BUILTIN["isotoken-small"], max_model_len=1024, max_num_seqs=8)
