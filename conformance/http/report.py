@@ -67,7 +67,7 @@ class Collector:
     def _told_numbers(self) -> str:
         compared, ties = self._numbers["compared"], self._numbers["near_ties"]
         within = f" within {self._facts.near_tie:g}" if self._facts.near_tie else ""
-        return f"{compared} texts compared, {ties} near-ties{within} fell otherwise"
+        return f"texts compared: {compared}; near-ties{within} that fell otherwise: {ties}"
 
     def as_json(self) -> dict[str, Any]:
         """The report, in the shape of those on backends."""

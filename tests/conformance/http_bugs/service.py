@@ -44,7 +44,7 @@ def a_long_prompt_is_a_500(ask: Ask, answer: Answer) -> None:
 
 @before("30")
 def a_long_prompt_is_cut(ask: Ask) -> None:
-    if ask.path in (COMPLETIONS, CHAT):
+    if ask.path in (COMPLETIONS, CHAT) and ask.fields:
         ask.body["truncate_prompt_tokens"] = 1000
 
 
