@@ -50,6 +50,8 @@ class PluginInfo:
     version: str
     provides: list[str] = field(default_factory=list)  # such as "backend torch"
     hooks: list[str] = field(default_factory=list)
+    api: str = ""  # the plugin API that it states
+    deprecations: list[str] = field(default_factory=list)  # what it uses that a later major version will not have
     error: str | None = None  # one line
     traceback: str | None = None
 
@@ -157,11 +159,14 @@ class Plugins:
         claims: list[tuple[Registry, str, Provider]] = []
         try:
             plugin = load()
-            if (reason := misfit(name, distribution, getattr(plugin, "ISOTOKEN_API", None))) is not None:
+            if (reason := misfit(name, distribution, stated := getattr(plugin, "ISOTOKEN_API", None))) is not None:
                 raise PluginError(reason)
+            info.api = str(stated)
             self._manager.register(plugin, name)
             self._check_hooks(plugin)
-            info.hooks = sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or [])
+            callers = self._manager.get_hookcallers(plugin) or []
+            info.hooks = sorted(caller.name for caller in callers)
+            info.deprecations = sorted(str(c.spec.warn_on_impl) for c in callers if c.spec and c.spec.warn_on_impl)
             for registry in self._registries():
                 if (hook := f"register_{registry.kind}") in info.hooks:
                     self._only(name, hook)(register=partial(_claim, claims, registry, info))

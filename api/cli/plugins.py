@@ -16,7 +16,10 @@ _REGISTRIES = ("backends", "schedulers", "kv_caches", "samplers", "drafters", "e
 
 def plugins(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", metavar="", help="With the whole traceback of each plugin that failed.")
+        bool,
+        typer.Option(
+            "--verbose", "-v", metavar="", help="With tracebacks of what failed, and the API that each states."
+        ),
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", metavar="", help="Import each backend's engine too, and say what it can do.")
@@ -58,6 +61,10 @@ def _print_plugin(info: PluginInfo, installed: Plugins, *, verbose: bool) -> Non
     for hook in info.hooks:
         if not hook.startswith("register_"):
             typer.echo(f"  {'hook':<10} {hook}")
+    for deprecation in info.deprecations:
+        typer.secho(f"  deprecated: {deprecation}", fg="yellow")
+    if verbose:
+        typer.echo(f"  plugin API {info.api}")
 
 
 def _description(installed: Plugins, kind: str, name: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from isotoken.plugins.hookspecs import API_VERSION, hookimpl
+from isotoken.api.cli import main
+from isotoken.plugins import manager
+from isotoken.plugins.hookspecs import API_VERSION, hookimpl, hookspec
 from isotoken.plugins.manager import PluginError, Plugins
 
 
@@ -193,6 +196,29 @@ def test_routes_come_only_from_plugins_enabled_by_name() -> None:
     assert plugins.routes(["b"]) == ["/two"]
     with pytest.raises(PluginError, match="'c'"):
         plugins.routes(["c"])
+
+
+def test_a_deprecated_hook_is_told_and_works(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the next minor version of the plugin API would deprecate one."""
+    hooks = ModuleType("hooks of the future")
+    vars(hooks).update(vars(manager.hookspecs))
+    notice = "register_schedulers goes in plugin API 2.0: use register_planners"
+
+    def register_schedulers(register: Any) -> None: ...
+
+    hooks.register_schedulers = hookspec(warn_on_impl=DeprecationWarning(notice))(register_schedulers)
+    monkeypatch.setattr(manager, "hookspecs", hooks)
+    install(site, "isotoken-lottery", "lottery", GOOD)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pluggy's own
+        assert info_of(Plugins.load(), "lottery").deprecations == [notice]
+        assert info_of(Plugins.load(), "lottery").api == "1.0"
+        assert "lottery" in Plugins.load().schedulers
+        assert main(["plugins", "--verbose"]) == 0
+    said = capsys.readouterr().out.split("lottery  (isotoken-lottery 1.0)")[1]
+    assert f"  deprecated: {notice}\n  plugin API 1.0\n" in said
 
 
 def test_a_plugin_may_be_any_module() -> None:
