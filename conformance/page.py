@@ -22,9 +22,9 @@ figure svg { display: block; margin: 0 auto; max-width: none }
 table { border-collapse: collapse; font-size: 13px; min-width: 100% }
 th, td { padding: 5px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums }
-th { position: sticky; top: 0; background: var(--head); text-align: right }
+th { position: sticky; top: 0; background: var(--head); white-space: normal; vertical-align: bottom; min-width: 64px }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper);
-  white-space: normal; min-width: 260px } th:first-child { background: var(--head); z-index: 1 }
+  white-space: normal; min-width: 330px } th:first-child { background: var(--head); z-index: 1 }
 code { background: var(--head); padding: 1px 5px; border-radius: 4px } li { margin: 4px 0 }
 td.pass { color: #1a7f5a; text-align: center } td.fail { color: #cf222e; text-align: center; font-weight: 700 }
 td.none { color: var(--faint); text-align: center }

@@ -20,8 +20,8 @@ Target = Mapping[str, Any]
 
 
 def head(target: Target) -> str:
-    """A target in words."""
-    device = None if target["device"] == "auto" else target["device"]
+    """A target in words; its device where it is not the cpu."""
+    device = None if target["device"] in ("auto", "cpu") else target["device"]
     words = (target["backend"], target["dtype"], target.get("quantization"), device)
     return " ".join(word for word in words if word)
 

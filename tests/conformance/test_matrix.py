@@ -50,16 +50,17 @@ def fills(svg: str, told: str) -> list[str]:
 
 def test_the_picture_shows_every_behaviour(report: dict[str, Any], levels: dict[str, Any]) -> None:
     svg = picture(report["targets"], levels)
-    name = "onnxruntime float32 cpu"
+    name = "onnxruntime float32"
     assert fills(svg, f"{name}: CON-1 failed") == [BAD]
     assert fills(svg, f"{name}: CON-2 absent; for a reason") == [NONE]
     assert fills(svg, f"{name}: CON-3 passed; a part of it") == [FAIR]
     assert fills(svg, f"{name}: CON-4 passed") == [GOOD]
     assert len(fills(svg, f"{name}: ")) == len(behaviours())
     words = [text.text or "" for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
-    assert {"company", "3e-07", "=", "onnxruntime float32 int8 cpu", "Near-ties"} <= set(words)
+    assert {"company", "3e-07", "=", "onnxruntime float32 int8", "Near-ties"} <= set(words)
     for entry in levels["targets"]:
-        assert words.count(entry["target"]) == 2 * len({e["subject"] for e in levels["targets"]})
+        drawn = 2 * len({e["subject"] for e in levels["targets"]})  # in the chart of errors and that of near-ties
+        assert words.count(entry["target"]) in (drawn, drawn + 2), "and in the two grids, if the suite ran on it"
 
 
 def test_nothing_is_drawn_outside_of_the_picture(report: dict[str, Any], levels: dict[str, Any]) -> None:
