@@ -46,6 +46,7 @@ class Capabilities:
     missing_devices: Mapping[str, str] = field(
         default_factory=dict, hash=False
     )  # what others lack
+    device_dtypes: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)  # where one has fewer dtypes
     quantizations: frozenset[str] = frozenset()  # names accepted in RunnerConfig.quantization
     kv_cache_dtypes: frozenset[str] = frozenset()  # names accepted in RunnerConfig.kv_cache_dtype besides "auto"
     max_tensor_parallel_size: int = 1

@@ -129,7 +129,7 @@ def build_ahead(config: EngineConfig, plugins: Plugins, on_progress: Callable[[s
 def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -> tuple[str, Backend]:
     """Construct the configured backend, or for "auto" the first of AUTO_ORDER that can run here."""
     if config.backend != "auto":
-        return config.backend, plugins.backends.get_factory(config.backend)()
+        return config.backend, _construct(config.backend, plugins)
     device = config.device.split(":")[0]
     order = AUTO_ORDER.get(device, tuple(dict.fromkeys(AUTO_ORDER["cuda"] + AUTO_ORDER["cpu"])))
     passed_over: list[str] = []
@@ -139,7 +139,7 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
             passed_over.append(f"{name}: not installed")
             continue
         try:
-            found[name] = plugins.backends.get_factory(name)()
+            found[name] = _construct(name, plugins)
         except (PluginError, Unsupported) as error:
             passed_over.append(f"{name}: {str(error).splitlines()[0]}")
     on_gpu = [
@@ -173,6 +173,18 @@ def _within_budget(config: EngineConfig, reasons: list[str]) -> EngineConfig:
     return replace(config, max_num_seqs=budget)
 
 
+def _construct(name: str, plugins: Plugins) -> Backend:
+    """Construct a backend. An engine that cannot be imported is the environment's lack, and no bug."""
+    provider = plugins.backends[name]
+    try:
+        backend: Backend = provider.factory()
+    except ImportError as error:
+        raise Unsupported(
+            f"backend {name} of {provider.distribution} cannot be used here: {error}; is what it needs installed?"
+        ) from error
+    return backend
+
+
 def _runner_config(
     config: EngineConfig, name: str, can: Capabilities, checkpoint: Checkpoint, plugins: Plugins, reasons: list[str]
 ) -> RunnerConfig:
@@ -189,17 +201,17 @@ def _runner_config(
             f"backend {name} cannot run on device {device!r} here; it can on: {', '.join(sorted(can.devices))}"
             + (f" ({missing})" if missing else "")
         )
-    dtype = config.dtype
+    dtype, dtypes = config.dtype, can.device_dtypes.get(device.split(":")[0], can.dtypes)
     if dtype == "auto":
-        dtype = checkpoint.dtype if checkpoint.dtype in can.dtypes else "float32"
+        dtype = checkpoint.dtype if checkpoint.dtype in dtypes else "float32"
         why = (
             "the checkpoint's own"
             if dtype == checkpoint.dtype
             else f"{name} does not compute in the checkpoint's {checkpoint.dtype}"
         )
         reasons.append(f"dtype {dtype}: {why}")
-    elif dtype not in can.dtypes:
-        raise Unsupported(f"backend {name} does not compute in {dtype!r}; it does in: {', '.join(sorted(can.dtypes))}")
+    elif dtype not in dtypes:
+        raise Unsupported(f"backend {name} does not compute in {dtype!r}; it does in: {', '.join(sorted(dtypes))}")
     if config.quantization is not None and config.quantization not in can.quantizations:
         raise Unsupported(_refuse(name, "quantization", config.quantization, can.quantizations))
     if config.kv_cache_dtype not in ("auto", *can.kv_cache_dtypes):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 QUANTIZATIONS = frozenset({"int8", "int4"})
 KV_CACHE_DTYPES = frozenset({"float32", "float16"})
+CPU_DTYPES = frozenset({"float32"})
 CUDA_DTYPES = frozenset({"float16", "bfloat16"})
 CUDA_PROVIDER = "CUDAExecutionProvider"
 PROVEN: frozenset[Aspect] = frozenset({"company", "placement", "chunking", "threads"})
@@ -44,8 +45,9 @@ class OnnxRuntimeBackend:
         self._no_cuda = no_cuda()
         has_cuda = self._no_cuda is None
         self.capabilities = Capabilities(
-            dtypes=frozenset({"float32"}) | (CUDA_DTYPES if has_cuda else frozenset()),
+            dtypes=CPU_DTYPES | (CUDA_DTYPES if has_cuda else frozenset()),
             devices=frozenset({"cpu", "cuda"} if has_cuda else {"cpu"}),
+            device_dtypes={"cpu": CPU_DTYPES},
             missing_devices={} if self._no_cuda is None else {"cuda": self._no_cuda},
             quantizations=QUANTIZATIONS,
             kv_cache_dtypes=KV_CACHE_DTYPES,
@@ -84,7 +86,7 @@ class OnnxRuntimeBackend:
             raise Unsupported(f"backend onnxruntime: device {config.device!r} is not one of auto, cpu, cuda, cuda:N")
         if kind == "cuda" and self._no_cuda is not None:
             raise Unsupported(f"backend onnxruntime: device {config.device!r} cannot be used here: {self._no_cuda}")
-        dtypes = can.dtypes if kind != "cpu" else frozenset({"float32"})
+        dtypes = can.device_dtypes.get(kind, can.dtypes)
         if config.dtype not in ("auto", *dtypes):
             raise Unsupported(
                 f"backend onnxruntime: dtype {config.dtype!r} on {config.device} is not one of auto, "

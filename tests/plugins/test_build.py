@@ -162,6 +162,25 @@ def test_auto_dtype_is_float32_where_it_does_not(installed: Plugins, qwen3: str)
     built.engine.close()
 
 
+def test_auto_dtype_is_one_of_the_devices_own(qwen3: str) -> None:
+    """A backend may compute in the checkpoint's dtype on one device and not on another."""
+
+    class Backend(ReferenceBackend):
+        capabilities = replace(
+            CAPABILITIES,
+            dtypes=frozenset({"float32", "bfloat16"}),
+            devices=frozenset({"cpu", "cuda"}),
+            device_dtypes={"cpu": frozenset({"float32"})},
+        )
+
+    plugins = Plugins.load([("given", Given(other=Backend()))])
+    built = build(plugins, qwen3, backend="other", device="cpu")
+    assert built.dtype == "float32"
+    built.engine.close()
+    with pytest.raises(Unsupported, match="other does not compute in 'bfloat16'; it does in: float32"):
+        build(plugins, qwen3, backend="other", device="cpu", dtype="bfloat16")
+
+
 def test_every_open_choice_has_a_reason_and_pinned_ones_have_none(installed: Plugins, llama: str) -> None:
     built = build(installed, llama, backend="reference", device="cpu", dtype="float64")
     assert built.reasons == ()
