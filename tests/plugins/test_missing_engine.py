@@ -1,0 +1,45 @@
+"""A plugin whose engine is not installed is told as that, in one line, and passed over by "auto"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from isotoken.core.types import Unsupported
+from isotoken.plugins.build import AUTO_ORDER, EngineConfig, choose_backend
+from isotoken.plugins.hookspecs import API_VERSION, hookimpl
+from isotoken.plugins.manager import Plugins
+
+
+class Engineless:
+    """Claims names for a factory that imports what is not there."""
+
+    ISOTOKEN_API = API_VERSION
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    @hookimpl
+    def register_backends(self, register: Any) -> None:
+        for name in self._names:
+            register(name, self._load)
+
+    def _load(self) -> Any:
+        import no_such_engine  # noqa: F401
+
+
+def test_a_missing_engine_is_told_in_one_line() -> None:
+    plugins = Plugins.load([("mine", Engineless("mine"))])
+    with pytest.raises(Unsupported) as refused:
+        choose_backend(EngineConfig(model="", backend="mine"), plugins, [])
+    assert str(refused.value) == (
+        "backend mine of (given in code) cannot be used here: No module named 'no_such_engine'; "
+        "is what it needs installed?"
+    )
+    assert isinstance(refused.value.__cause__, ImportError)
+
+
+def test_auto_passes_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AUTO_ORDER, "cpu", ("mine", "reference"))
+    plugins, reasons = Plugins.load([("mine", Engineless("mine"))]), []
+    assert choose_backend(EngineConfig(model="", device="cpu"), plugins, reasons)[0] == "reference"
