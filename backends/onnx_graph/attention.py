@@ -13,14 +13,23 @@ from .writer import Dim
 class Attention(Protocol):
     """One form of attention. Constructing it declares `input_ids`, `logits_indices` and the inputs of its own."""
 
-    token_ids: ir.Value  # [T] int64: all tokens of the run, flat
+    token_ids: ir.Value  # [T] int64: all tokens of the run, flat; or [B, S], and then so are the vectors of all layers
     logits_indices: ir.Value  # [L] int64: which of them get logits
 
-    def __call__(self, i: int, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
+    def packs(self, i: int) -> bool:
+        """Whether layer i takes queries, keys and values side by side, as one."""
+        ...
+
+    def __call__(self, i: int, *heads: ir.Value) -> ir.Value:
         """Write layer i's keys and values to its cache, rotate and attend; return [T, heads * D].
 
-        query [T, heads * D] or [T, heads, D], key and value [T, kv_heads * D] or [T, kv_heads, D].
+        `heads` are queries [T, heads * D] or [T, heads, D], keys and values [T, kv_heads * D] or [T, kv_heads, D]; or
+        where layer i packs them, all in one [T, (heads + 2 * kv_heads) * D].
         """
+        ...
+
+    def flat(self, x: ir.Value) -> ir.Value:
+        """Return the vectors of all layers as [T, H]."""
         ...
 
 

@@ -12,7 +12,7 @@ from ...core.decoder_spec import DecoderSpec, RopeSpec, rope_tables
 from .linear import Linear
 from .options import NUMPY_DTYPES, GraphOptions
 from .weights import Weights
-from .writer import GraphWriter
+from .writer import CONTRIB, GraphWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,19 @@ class Blocks:
         if weight is None:
             return x
         return self.writer.op("RMSNormalization", x, weight, axis=-1, epsilon=self.spec.norm_eps)
+
+    def add_and_norm(self, x: ir.Value, y: ir.Value, name: str, label: str) -> tuple[ir.Value, ir.Value]:
+        """Return x + y, called `label`, and its norm; one operator in the form `gqa`, which is ONNX Runtime's own."""
+        weight = self.weights.vector(name, self.spec.norm_offset)
+        if weight is None or self.options.attention != "gqa":
+            total = self.writer.op("Add", x, y, name=label)
+            return total, self.norm(total, name)
+        normed, mean, deviation, total = self.writer.ops(
+            "SkipSimplifiedLayerNormalization", x, y, weight, outputs=4, domain=CONTRIB, epsilon=self.spec.norm_eps
+        )
+        mean.name = deviation.name = ""  # not wanted
+        total.name = label
+        return total, normed
 
     def scale(self, x: ir.Value, factor: float, dtype: str | None = None) -> ir.Value:
         """Return x * factor, or x for a factor of 1."""

@@ -29,9 +29,10 @@ def build_graph(checkpoint: Checkpoint, options: GraphOptions) -> Graph:
     blocks = Blocks(writer, spec, options, weights, make_linear(writer, weights, options), max_model_len)
     attention = _make_attention(blocks)
     x = _embed(blocks, attention.token_ids)
+    normed = blocks.norm(x, "layers.0.input_norm")
     for i in range(spec.num_layers):
-        x = _layer(blocks, attention, i, x)
-    logits = _logits(blocks, writer.op("Gather", x, attention.logits_indices, axis=0))
+        x, normed = _layer(blocks, attention, i, x, normed)
+    logits = _logits(blocks, writer.op("Gather", attention.flat(x), attention.logits_indices, axis=0))
     writer.output(logits, "logits", ir.DataType.FLOAT, ("L", spec.vocab_size))
     return Graph.of(writer, options)
 
@@ -57,24 +58,29 @@ def _embed(blocks: Blocks, token_ids: ir.Value) -> ir.Value:
     return blocks.scale(x, blocks.spec.embedding_scale)
 
 
-def _layer(blocks: Blocks, attention: Attention, i: int, x: ir.Value) -> ir.Value:
-    """Return the residual stream [T, H] after layer i."""
-    write, spec, prefix = blocks.writer, blocks.spec, f"layers.{i}."
-    attended = _attention(blocks, attention, i, blocks.norm(x, f"{prefix}input_norm"))
+def _layer(blocks: Blocks, attention: Attention, i: int, x: ir.Value, normed: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Return the residual stream [T, H] after layer i, and its norm as layer i + 1 wants it."""
+    spec, prefix = blocks.spec, f"layers.{i}."
+    attended = _attention(blocks, attention, i, normed)
     attended = blocks.scale(blocks.norm(attended, f"{prefix}post_attention_norm"), spec.residual_scale)
-    x = write.op("Add", x, attended, name=f"{prefix}middle")
-    normed = blocks.norm(x, f"{prefix}pre_mlp_norm")
+    x, normed = blocks.add_and_norm(x, attended, f"{prefix}pre_mlp_norm", f"{prefix}middle")
     transformed = mixture(blocks, normed, i) if spec.layers[i].num_experts else blocks.mlp(normed, prefix)
     transformed = blocks.scale(blocks.norm(transformed, f"{prefix}post_mlp_norm"), spec.residual_scale)
-    return write.op("Add", x, transformed, name=f"{prefix}out")
+    if i + 1 < spec.num_layers:
+        return blocks.add_and_norm(x, transformed, f"layers.{i + 1}.input_norm", f"{prefix}out")
+    x = blocks.writer.op("Add", x, transformed, name=f"{prefix}out")  # of which few tokens get logits
+    return x, x
 
 
 def _attention(blocks: Blocks, attention: Attention, i: int, x: ir.Value) -> ir.Value:
     prefix = f"layers.{i}."
-    query = _heads(blocks, x, f"{prefix}q", blocks.spec.num_heads)
-    key = _heads(blocks, x, f"{prefix}k", blocks.spec.num_kv_heads)
-    value = blocks.linear(x, f"{prefix}v_proj")
-    return blocks.linear(attention(i, query, key, value), f"{prefix}o_proj")
+    if attention.packs(i):
+        attended = attention(i, blocks.linear(x, f"{prefix}q_proj", f"{prefix}k_proj", f"{prefix}v_proj"))
+    else:
+        query = _heads(blocks, x, f"{prefix}q", blocks.spec.num_heads)
+        key = _heads(blocks, x, f"{prefix}k", blocks.spec.num_kv_heads)
+        attended = attention(i, query, key, blocks.linear(x, f"{prefix}v_proj"))
+    return blocks.linear(attended, f"{prefix}o_proj")
 
 
 def _heads(blocks: Blocks, x: ir.Value, name: str, num_heads: int) -> ir.Value:

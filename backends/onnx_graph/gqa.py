@@ -23,32 +23,57 @@ class GroupQueryAttention:
         self.logits_indices = write.input("logits_indices", ir.DataType.INT64, ("L",))
         self._seqlens = write.input("seqlens_k", ir.DataType.INT32, ("B",))
         self._total = write.input("total_sequence_length", ir.DataType.INT32, ())
-        self.token_ids = write.op("Reshape", self._ids, write.ints(-1), name="token_ids")
-        self._rows = write.op("Concat", write.op("Shape", self._ids), write.ints(-1), axis=0, name="rows")  # [B, S, -1]
+        # MatMulNBits takes vectors in rows [B, S, H] as attention wants them; Gemm, and experts, want them flat.
+        self._in_rows = blocks.options.linear == "nbits" and not any(layer.num_experts for layer in blocks.spec.layers)
+        self.token_ids = (
+            self._ids if self._in_rows else write.op("Reshape", self._ids, write.ints(-1), name="token_ids")
+        )
+        self._shape: ir.Value | None = None
         self._positions: ir.Value | None = None
 
-    def __call__(self, i: int, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
+    def packs(self, i: int) -> bool:
+        """See Attention."""
+        spec, rope = self._blocks.spec, self._blocks.spec.layers[i].rope
+        as_it_is = spec.qk_norm == "none" and not self._casts() and (rope is None or self._rotates(rope))
+        return as_it_is and self._in_rows
+
+    def flat(self, x: ir.Value) -> ir.Value:
+        """See Attention."""
+        write = self._blocks.writer
+        return write.op("Reshape", x, write.ints(-1, self._blocks.spec.hidden_size)) if self._in_rows else x
+
+    def _rows(self, x: ir.Value) -> ir.Value:
+        """Return x [B, S, heads * D]."""
+        write = self._blocks.writer
+        if self._in_rows and self._blocks.spec.qk_norm != "head":
+            return x
+        if self._shape is None:
+            self._shape = write.op("Concat", write.op("Shape", self._ids), write.ints(-1), axis=0, name="rows")
+        return write.op("Reshape", x, self._shape)
+
+    def __call__(self, i: int, *heads: ir.Value) -> ir.Value:
         """See Attention."""
         write, spec, rope = self._blocks.writer, self._blocks.spec, self._blocks.spec.layers[i].rope
         shape: tuple[Dim, ...] = ("B", spec.num_kv_heads, self._blocks.options.row_len or "M", spec.head_dim)
         past = declare_cache(self._blocks, i, shape)
-        query, key, value = (write.op("Reshape", x, self._rows) for x in (query, key, value))
+        rows = tuple(map(self._rows, heads))
         tables: tuple[ir.Value, ...] = ()
         if rope is not None and self._rotates(rope):
             tables = self._blocks.rope(rope)
         elif rope is not None:
-            query = self._rotate(query, spec.num_heads, rope)
-            key = self._rotate(key, spec.num_kv_heads, rope)
+            query, key, value = rows
+            rows = self._rotate(query, spec.num_heads, rope), self._rotate(key, spec.num_kv_heads, rope), value
         if self._casts():
-            query, key, value = (write.op("Cast", x, to=self._blocks.options.kv_data_type) for x in (query, key, value))
+            rows = tuple(write.op("Cast", x, to=self._blocks.options.kv_data_type) for x in rows)
+        packing = (None, None) if self.packs(i) else ()
         attended, present_key, present_value = write.ops(
-            "GroupQueryAttention", query, key, value, *past, self._seqlens, self._total, *tables,
+            "GroupQueryAttention", *rows, *packing, *past, self._seqlens, self._total, *tables,
             outputs=3, domain=CONTRIB, name=f"layers.{i}.attention", **self._attributes(i, bool(tables)),
         )  # fmt: skip
         return_cache(self._blocks, i, present_key, present_value, shape)
         if self._casts():
             attended = write.op("Cast", attended, to=self._blocks.options.data_type)
-        return write.op("Reshape", attended, write.ints(-1, spec.q_size))
+        return attended if self._in_rows else write.op("Reshape", attended, write.ints(-1, spec.q_size))
 
     def _attributes(self, i: int, do_rotary: bool) -> dict[str, Any]:
         spec, window = self._blocks.spec, self._blocks.spec.layers[i].sliding_window

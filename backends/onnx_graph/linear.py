@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import onnx_ir as ir
 
 from ...core.types import Unsupported
@@ -16,8 +18,11 @@ from .writer import GraphWriter
 class Linear(Protocol):
     """One form of the product x @ weight.T + bias."""
 
-    def __call__(self, x: ir.Value, name: str) -> ir.Value:
-        """Multiply x [T, inputs] by the weight of a canonical name, and add its bias if it has one: [T, outputs]."""
+    def __call__(self, x: ir.Value, *names: str) -> ir.Value:
+        """Multiply x [T, inputs] by the weight of a canonical name, and add its bias if it has one: [T, outputs].
+
+        The outputs of several names stand side by side.
+        """
         ...
 
 
@@ -27,8 +32,11 @@ class Gemm:
     def __init__(self, writer: GraphWriter, weights: Weights, options: GraphOptions) -> None:
         self._writer, self._weights, self._options = writer, weights, options
 
-    def __call__(self, x: ir.Value, name: str) -> ir.Value:
+    def __call__(self, x: ir.Value, *names: str) -> ir.Value:
         """See Linear."""
+        if len(names) > 1:
+            return self._writer.op("Concat", *(self(x, name) for name in names), axis=-1)
+        (name,) = names
         operands = [self.matrix(name), self._weights.vector(f"{name}.bias")]
         return self._writer.op("Gemm", x, *filter(None, operands), name=f"{name}.product", transB=1)
 
@@ -73,17 +81,26 @@ class MatMulNBits:
     def __init__(self, writer: GraphWriter, weights: Weights, options: GraphOptions) -> None:
         self._writer, self._weights, self._options = writer, weights, options
 
-    def __call__(self, x: ir.Value, name: str) -> ir.Value:
-        """See Linear."""
-        write, options, weight = self._writer, self._options, self._weights.array(name)
-        bits = 4 if options.quantization == "int4" else 8
-        packed, scales = quantize(weight, bits, options.block_size, NUMPY_DTYPES[options.dtype])
+    def __call__(self, x: ir.Value, *names: str) -> ir.Value:
+        """See Linear. x may have any rank."""
+        write, options, weights = self._writer, self._options, [self._weights.array(name) for name in names]
+        name, bits, dtype = "+".join(names), 4 if options.quantization == "int4" else 8, NUMPY_DTYPES[options.dtype]
+        quantised = [quantize(weight, bits, options.block_size, dtype) for weight in weights]
+        packed, scales = (part[0] if len(part) == 1 else np.concatenate(part) for part in zip(*quantised, strict=True))
         operands = write.weight(f"{name}.quantised", packed), write.constant(f"{name}.scale", scales)
         return write.contrib(
-            "MatMulNBits", x, *operands, None, None, self._weights.vector(f"{name}.bias"), name=f"{name}.product",
-            N=weight.shape[0], K=weight.shape[1], bits=bits,
+            "MatMulNBits", x, *operands, None, None, self._bias(names), name=f"{name}.product",
+            N=len(packed), K=weights[0].shape[1], bits=bits,
             block_size=options.block_size, accuracy_level=options.accuracy_level,
         )  # fmt: skip
+
+    def _bias(self, names: Sequence[str]) -> ir.Value | None:
+        if len(names) == 1:
+            return self._weights.vector(f"{names[0]}.bias")
+        if f"{names[0]}.bias" not in self._weights:
+            return None
+        parts = [self._weights.array(f"{name}.bias").astype(NUMPY_DTYPES[self._options.dtype]) for name in names]
+        return self._writer.constant(f"{'+'.join(names)}.bias", np.concatenate(parts))
 
 
 def make_linear(writer: GraphWriter, weights: Weights, options: GraphOptions) -> Linear:

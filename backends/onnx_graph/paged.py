@@ -34,8 +34,17 @@ class PagedAttention:
         self._slots = write.input("slot_mapping", int32, ("T",))
         self._metadata = write.input("attention_metadata", int32, (3,))
 
-    def __call__(self, i: int, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
+    def packs(self, i: int) -> bool:
         """See Attention."""
+        return False
+
+    def flat(self, x: ir.Value) -> ir.Value:
+        """See Attention."""
+        return x
+
+    def __call__(self, i: int, *heads: ir.Value) -> ir.Value:
+        """See Attention."""
+        query, key, value = heads
         write, spec, layer = self._blocks.writer, self._blocks.spec, self._blocks.spec.layers[i]
         shape: tuple[Dim, ...] = ("num_blocks", "block_size", spec.num_kv_heads, spec.head_dim)
         past = declare_cache(self._blocks, i, shape)

@@ -40,8 +40,17 @@ class StandardAttention:
         self._masks: dict[int | None, ir.Value] = {}  # sliding window -> [B, 1, S, M] bool
         self._row_positions: ir.Value | None = None
 
-    def __call__(self, i: int, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
+    def packs(self, i: int) -> bool:
         """See Attention."""
+        return False
+
+    def flat(self, x: ir.Value) -> ir.Value:
+        """See Attention."""
+        return x
+
+    def __call__(self, i: int, *heads: ir.Value) -> ir.Value:
+        """See Attention."""
+        query, key, value = heads
         write, spec, layer = self._blocks.writer, self._blocks.spec, self._blocks.spec.layers[i]
         shape: tuple[Dim, ...] = ("B", spec.num_kv_heads, self._blocks.options.row_len or "M", spec.head_dim)
         past_key, past_value = declare_cache(self._blocks, i, shape)
