@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from isotoken.conformance.rig import Rig, Strand
 
 from .stranger import Stranger
 
@@ -77,3 +80,18 @@ def test_the_package_goes_its_way_in_the_house_style(tmp_path: Path) -> None:
     ):
         done = stranger.run("-m", *tool)
         assert done.returncode == 0 or f"No module named {tool[0]}" in done.stderr, done.stdout + done.stderr
+
+
+def test_the_batch_that_is_shown_is_a_batch() -> None:
+    (shown,) = (text for language, text in BLOCKS if language == "text" and text.startswith("input_ids"))
+    info = SimpleNamespace(block_size=16, num_blocks=16, max_num_batched_tokens=64, max_num_seqs=8)
+    rig = Rig(SimpleNamespace(info=info))  # type: ignore[arg-type]
+    strands = [
+        Strand(list(range(20, 58)), [7, 2, 5], computed=37, row_id=0),
+        Strand(list(range(60, 81)), [4, 0], computed=18, row_id=1),
+        Strand([31, 32, 33, 34, 35], [9], row_id=2),
+    ]
+    batch = rig.batch(list(zip(strands, (1, 3, 5), (1, 3, 0), strict=True)))
+    for line in shown.splitlines():
+        values, _ = json.JSONDecoder().raw_decode(line[line.index("[") :])
+        assert getattr(batch, line.split()[0]).tolist() == values, line
