@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from string import Template
 from typing import Annotated
@@ -65,6 +66,8 @@ def check_name(name: str) -> None:
         owners = installed.conflicts().get(name) or [installed[name]]
         distributions = " and ".join(owner.distribution for owner in owners)
         raise ValueError(f"there is a backend {name!r} already, of {distributions}: choose another name")
+    if find_spec(_module(name)) is not None:
+        raise ValueError(f"there is a package {_module(name)} already: choose another name")
 
 
 def write_package(name: str, folder: Path) -> list[PurePosixPath]:
@@ -84,7 +87,7 @@ def render(name: str) -> Iterator[tuple[PurePosixPath, str]]:
     """Yield path and text of each file of the package."""
     from ...plugins.hookspecs import API_VERSION  # noqa: PLC0415
 
-    module = f"isotoken_{name.replace('-', '_')}"
+    module = _module(name)
     words = {
         "name": name,
         "module": module,
@@ -96,6 +99,10 @@ def render(name: str) -> Iterator[tuple[PurePosixPath, str]]:
         parts = [module if part == "package" else part for part in path.parts]
         last = parts.pop().removesuffix(_SUFFIX)
         yield PurePosixPath(*parts, ".gitignore" if last == "gitignore" else last), Template(template).substitute(words)
+
+
+def _module(name: str) -> str:
+    return f"isotoken_{name.replace('-', '_')}"
 
 
 def _templates(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, str]]:

@@ -106,6 +106,12 @@ def test_names_that_cannot_be(name: str, said: str, folder: Path, capsys: Said) 
     assert not list(folder.iterdir())
 
 
+def test_a_package_of_that_name_is_not_shadowed(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "bigram"))  # a drafter, so no backend of that name
+    assert main(["new-backend", "bigram"]) == 1
+    assert "there is a package isotoken_bigram already: choose another name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["x", "my-engine", "my_engine2", "class"])
 def test_names_that_can_be(name: str) -> None:
     check_name(name)
