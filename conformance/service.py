@@ -26,7 +26,7 @@ class Setup:
 
     model: str = "llama"
     scheduler: str = "continuous"
-    kv_cache: str = "paged"
+    kv_cache: str = "auto"  # contiguous for a runner whose blocks hold whole requests, else paged: as in service
     prefix_caching: bool = True
     drafter: Callable[[RunnerInfo], Drafter] | None = None
     max_num_seqs: int = 0
@@ -50,9 +50,12 @@ class Service:
         self.runner = _runner(lab, setup)
         info = self.runner.info
         self.info: RunnerInfo = replace(info, num_blocks=setup.num_blocks or info.num_blocks)
-        shares = lab.can.block_copies if setup.kv_cache == "contiguous" else lab.can.prefix_caching
+        kv_cache = setup.kv_cache
+        if kv_cache == "auto":
+            kv_cache = "contiguous" if info.block_size >= info.max_model_len else "paged"
+        shares = lab.can.block_copies if kv_cache == "contiguous" else lab.can.prefix_caching
         config = KVCacheConfig(prefix_caching=setup.prefix_caching and bool(shares))
-        self.kv: KVCache = lab.plugins.kv_caches.get_factory(setup.kv_cache)(self.info, config)
+        self.kv: KVCache = lab.plugins.kv_caches.get_factory(kv_cache)(self.info, config)
         limits = _limits(self.info, setup)
         self.scheduler: Scheduler = lab.plugins.schedulers.get_factory(setup.scheduler)(self.kv, limits)
         self.engine = Engine(
@@ -176,8 +179,7 @@ def _left(request: Request) -> bool:
 
 
 def _runner(lab: Lab, setup: Setup) -> ModelRunner:
-    factory = lab.plugins.kv_caches.get_factory(setup.kv_cache)
-    if getattr(factory, "whole_rows", False):
+    if setup.kv_cache != "auto" and getattr(lab.plugins.kv_caches.get_factory(setup.kv_cache), "whole_rows", False):
         return lab.runner(setup.model, block_size=MAX_MODEL_LEN, num_blocks=MAX_NUM_SEQS)
     if setup.block_size == 16:
         return lab.runner(setup.model)

@@ -11,7 +11,7 @@ from isotoken.conformance.drafters import replay
 from isotoken.conformance.lab import MAX_MODEL_LEN, Lab
 from isotoken.conformance.models import LLAMA
 from isotoken.conformance.service import Service, Setup, serve
-from isotoken.conformance.spec import requires, spec
+from isotoken.conformance.spec import spec
 from isotoken.conformance.test_greedy import named
 
 ALL = goldens("llama")
@@ -63,25 +63,35 @@ def test_block_sizes(lab: Lab, model: str, size: int) -> None:
     serve(lab, goldens(model), model=model, block_size=size, runner_blocks=count)
 
 
+def needs_a_cache(lab: Lab) -> bool:
+    """Skip where prefixes are never found again; whether they are copied from row to row, to the token."""
+    copied = lab.runner().info.block_size >= lab.runner().info.max_model_len
+    lab.need("block_copies" if copied else "prefix_caching")
+    return copied
+
+
 @spec("INV-5")
-@requires("prefix_caching")
 def test_cold_warm_and_off(lab: Lab) -> None:
-    service = serve(lab, ALL)
-    again = [replace(case, name=f"{case.name} again") for case in ALL]
+    copied = needs_a_cache(lab)
+    cases = ALL[:4] if copied else ALL  # rows may be few
+    service = serve(lab, cases)
+    again = [replace(case, name=f"{case.name} again") for case in cases]
     service.serve(again)
     size = service.info.block_size
     for case in again:
-        output = service.ended[case.name]
-        assert output.num_cached_tokens == (len(case.prompt) - 1) // size * size, f"{case.name} found too little cached"
-    off = serve(lab, ALL, prefix_caching=False)
+        found, known = service.ended[case.name].num_cached_tokens, len(case.prompt) - 1
+        if copied:  # from a row that another request may have taken for what the two share
+            assert min(known // 16, 1) * 16 <= found <= known, f"{case.name} found {found} of {known}"
+        else:
+            assert found == known // size * size, f"{case.name} found {found} of {known}"
+    off = serve(lab, cases, prefix_caching=False)
     assert not any(output.num_cached_tokens for output in off.ended.values())
 
 
 @spec("INV-6")
-@requires("prefix_caching")
 @windowed
 def test_wholly_cached_prompt(lab: Lab, model: str) -> None:
-    size = lab.runner(model).info.block_size
+    size = 1 if needs_a_cache(lab) else lab.runner(model).info.block_size
     base = next(c for c in goldens(model) if c.name == "greedy-long")
     if size > len(base.prompt):
         pytest.skip(f"no prompt here fills a block of {size}")
@@ -92,14 +102,14 @@ def test_wholly_cached_prompt(lab: Lab, model: str) -> None:
 
 
 @spec("INV-7")
-@requires("prefix_caching")
 def test_evicted(lab: Lab) -> None:
+    copied = needs_a_cache(lab)
     room = blocks_for(lab, 120)
     service = Service(lab, Setup(num_blocks=room))
     service.serve([named("greedy-long")])
     service.serve([replace(c, name=f"{c.name} 2") for c in SHORT])
     service.serve([replace(named("greedy-long"), name="greedy-long 3")])
-    size = service.info.block_size
+    size = 1 if copied else service.info.block_size
     assert service.ended["greedy-long 3"].num_cached_tokens < 99 // size * size or size > 16, "nothing was evicted"
 
 
@@ -112,8 +122,8 @@ def test_the_same_prompt_at_once(lab: Lab, model: str) -> None:
 
 
 @spec("INV-9")
-@requires("prefix_caching")
 def test_salts_share_nothing(lab: Lab) -> None:
+    needs_a_cache(lab)
     case = named("greedy-long")
     service = serve(lab, [replace(case, name="a", cache_salt=b"a")])
     service.serve([replace(case, name="b", cache_salt=b"b")])
