@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import uuid
 from collections import Counter
@@ -188,18 +189,19 @@ async def _reply(send: Any, answer: Answer) -> None:
 def proxied(target: str, bugs: dict[str, Bug]) -> Iterator[str]:
     """Run a proxy in a thread; gives its URL."""
     proxy = Proxy(target, bugs)
-    config = uvicorn.Config(proxy, port=0, log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
-    socket = config.bind_socket()
+    server = uvicorn.Server(uvicorn.Config(proxy, log_level="error", lifespan="off"))
+    # Named as TCP, for asyncio sends small packets at once on such sockets only.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
 
     async def serve() -> None:
-        await server.serve([socket])
+        await server.serve([listening])
         await proxy.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(30)

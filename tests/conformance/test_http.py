@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,20 +60,6 @@ def proxy(served: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, proxy: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Every selected run with a bug, two at a time, begun before the first is asked for."""
-    wanted = {item.callspec.params.get("bug") for item in request.session.items if hasattr(item, "callspec")}
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        futures: dict[str, Future[Run]] = {
-            bug: pool.submit(run, tmp_path_factory.mktemp("run"), "--url", f"{proxy}/{bug}", "-q", "--tb=line")
-            for bug in BUGS
-            if bug in wanted
-        }
-        yield futures
-        pool.shutdown(cancel_futures=True)
-
-
 def test_a_real_server_passes(served: str, tmp_path: Path) -> None:
     found = run(tmp_path, "--url", served, "--strict", "-q", "--tb=short")
     assert found.status == 0, found.said[-5000:]
@@ -86,19 +71,22 @@ def test_a_real_server_passes(served: str, tmp_path: Path) -> None:
 DEAF = "work-goes-on-for-those-who-left"  # found by a run that has the server to itself
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", [bug for bug in BUGS if bug != DEAF])
-def test_a_bug_breaks_what_it_is_about(bug: str, runs: dict[str, Future[Run]]) -> None:
-    found = runs[bug].result()
+def test_a_bug_breaks_what_it_is_about(bug: str, proxy: str, tmp_path: Path) -> None:
+    found = run(tmp_path, "--url", f"{proxy}/{bug}", "-q", "--tb=line")
     assert found.failed() == BUGS[bug].breaks, found.said[-6000:]
     assert found.status == (pytest.ExitCode.TESTS_FAILED if BUGS[bug].breaks else pytest.ExitCode.OK)
 
 
+@pytest.mark.slow
 def test_work_for_those_who_left_is_noticed(start: Callable[[], Any], tmp_path: Path) -> None:
     with start() as server, proxied(server.url, BUGS) as url:
         found = run(tmp_path, "--url", f"{url}/{DEAF}", "-q", "--tb=line", "-k", "test_load")
     assert found.failed() == BUGS[DEAF].breaks == {"HTTP-34"}, found.said[-5000:]
 
 
+@pytest.mark.slow
 def test_another_vendors_server(proxy: str, tmp_path: Path) -> None:
     """What isotoken promises beyond the common interface is not asked of others, unless strictly."""
     extensions = {number for number, sentence in http_behaviours().items() if sentence.startswith("(isotoken)")}
