@@ -38,7 +38,7 @@ class Stranger:
             env={**clean, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=800,  # for one that hangs, not for a busy machine
             check=False,
         )
 

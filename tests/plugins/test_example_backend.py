@@ -37,6 +37,7 @@ def test_it_is_listed_without_importing_an_engine(stranger: Stranger) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_it_conforms(stranger: Stranger) -> None:
     done = stranger.conformance("--backend", "transformers", "--tb=short")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -28,6 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_it_installs_and_honours_the_contract_at_once(tmp_path: Path) -> None:
     stranger = Stranger(tmp_path)
     made = stranger.isotoken("new-backend", "my-engine")

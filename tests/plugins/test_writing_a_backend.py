@@ -60,6 +60,7 @@ def test_the_page_leads_to_a_backend_that_conforms(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_package_goes_its_way_in_the_house_style(tmp_path: Path) -> None:
     """Before and after all changes formatted and typed; in the end no absence is left that the page took away."""
     stranger = Stranger(tmp_path)
