@@ -17,6 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from ...core.checkpoint import Checkpoint
 from ...core.types import Unsupported
 from ..onnx_graph import Graph, forget_pages
+from .huge_pages import huge_pages
 from .options import Options
 
 NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
@@ -64,7 +65,7 @@ def open_session(
     settings.add_external_initializers_from_files_in_memory(
         list(files), list(files.values()), [contents.size for contents in files.values()]
     )
-    with flash_attention(options.flash_attention):
+    with huge_pages(), flash_attention(options.flash_attention):
         try:
             session = ort.InferenceSession(graph.to_bytes(), settings, providers=list(providers))
         except REFUSALS as error:
