@@ -77,8 +77,9 @@ class Placement:
             self._filled[target] = min(int(self._filled[target]), num_tokens)
             self._rows.renew(self.row(target), num_tokens)
         else:
-            array, one, other = self._rows.array, self.row(source), self.write(target, 0, num_tokens)
-            array[:, other, :, :num_tokens] = array[:, one, :, :num_tokens]
+            one, other = self.row(source), self.write(target, 0, num_tokens)
+            for part in self._rows.array:  # one by one: numpy then sees that the two do not overlap
+                part[other, :, :num_tokens] = part[one, :, :num_tokens]
 
     def window(self, blocks: Int64, ends: Int64) -> tuple[int, int, Int64]:
         """Find the rows for one more token of each block, at positions `ends` - 1.
@@ -121,11 +122,14 @@ class Placement:
         array = self._rows.array
         first, second = int(self._block_in[one]), int(self._block_in[other])
         n, m = int(self._filled[first]), int(self._filled[second])
-        kept = array[:, other, :, :m] + 0  # a copy
+        self._rows.touch(other, n)
+        self._rows.touch(one, m)
+        for part in array:  # by layer, so that what is set aside stays in the cache
+            kept = part[other, :, :m] + 0  # a copy
+            part[other, :, :n] = part[one, :, :n]
+            part[one, :, :m] = kept
         self._rows.renew(other, n)
-        array[:, other, :, :n] = array[:, one, :, :n]
         self._rows.renew(one, m)
-        array[:, one, :, :m] = kept
         self._row_of[first], self._row_of[second] = other, one
         self._block_in[one], self._block_in[other] = second, first
         self.num_moves += 1
