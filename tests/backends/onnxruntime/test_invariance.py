@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from isotoken.backends.onnxruntime.backend import OnnxRuntimeBackend
 from isotoken.core.checkpoint import Checkpoint
+from isotoken.models import BUILTIN
 
-from .helpers import alone, load, stories, together
+from .helpers import Story, alone, load, stories, together
 
 Models = Callable[[str], Checkpoint]
 
@@ -46,3 +47,18 @@ def test_recomputation_is_not_declared_for_good_reason(models: Models) -> None:
     assert any(not np.array_equal(one, other) for one, other in zip(decoded, prompted, strict=True))
     assert max(abs(one - other).max() for one, other in zip(decoded, prompted, strict=True)) < 1e-4
     runner.close()
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
+def test_threads_that_really_share_the_work_change_no_bit(quantization: str | None) -> None:
+    """The suite's matrices are too small to be cut among threads; those of the built-in model are not."""
+    source = Checkpoint.open(BUILTIN["isotoken-small"])
+    found = []
+    for threads in (1, 2, 3):
+        runner = load(source, quantization=quantization, num_threads=threads, max_model_len=256, block_size=256)
+        dice = random.Random(9)
+        told = [Story([dice.randrange(4000) for _ in range(n)], [7, 8, 9]) for n in (150, 40, 1, 77)]
+        found.append(together(runner, told, dice))
+        runner.close()
+    for one, *others in zip(*found, strict=True):
+        assert all(np.array_equal(one, other) for other in others)
