@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Float32, Int64, Sampled, SamplingRows
+from .batch import Float32, Int32, Int64, Sampled, SamplingRows
 from .interfaces import Logits
-from .sampling import NOISE_SPAN, edit_logits, gumbel, with_logprobs
+from .sampling import NOISE_SPAN, edit_logits, edits_nothing, gumbel, with_logprobs
 
 NOISE_MAX = np.float32(16.7)  # above the highest Gumbel noise of a 23-bit uniform, 16.64
 WEIGHTLESS = np.float32(60.0)  # exp(-60) is lost in a float64 sum of a vocabulary's weights
@@ -33,16 +33,23 @@ class FastSampler:
     def sample(self, logits: Logits, rows: SamplingRows) -> Sampled:
         """Draw (or score) one token for each of the L rows of logits [L, V], read as float32."""
         raw: Float32 = np.asarray(logits, np.float32)
-        num_rows, vocab_size = raw.shape
-        tokens = np.empty(num_rows, np.int32)
-        step = max(_CHUNK // vocab_size, 1)
-        scratch: Float32 = np.empty((min(step, num_rows), vocab_size), np.float32)  # touched only where one is drawn
-        for start in range(0, num_rows, step):
-            part = slice(start, start + step)
-            some = rows if num_rows <= step else rows.select(np.arange(num_rows)[part])
-            tokens[part] = _choose(raw[part], some, scratch)
+        greedy = not rows.temperature.any() and edits_nothing(rows)
+        tokens = raw.argmax(-1).astype(np.int32) if greedy else _choose_in_parts(raw, rows)
         tokens = np.where(rows.target_ids < 0, tokens, rows.target_ids)
         return with_logprobs(raw, tokens, rows.num_logprobs, _score)
+
+
+def _choose_in_parts(raw: Float32, rows: SamplingRows) -> Int32:
+    """Return [L] what `_choose` returns, some rows at a time."""
+    num_rows, vocab_size = raw.shape
+    tokens = np.empty(num_rows, np.int32)
+    step = max(_CHUNK // vocab_size, 1)
+    scratch: Float32 = np.empty((min(step, num_rows), vocab_size), np.float32)
+    for start in range(0, num_rows, step):
+        part = slice(start, start + step)
+        some = rows if num_rows <= step else rows.select(np.arange(num_rows)[part])
+        tokens[part] = _choose(raw[part], some, scratch)
+    return tokens
 
 
 def _choose(raw: Float32, rows: SamplingRows, scratch: Float32) -> Int64:

@@ -94,7 +94,7 @@ class HostSampler:
 
 def edit_logits(logits: Float32, rows: SamplingRows) -> Float32:
     """Apply penalties, biases and mask to logits [L, V]; returns them untouched where nothing was asked for."""
-    if not len(rows.penalty_rows) and not len(rows.bias_rows) and rows.mask is None:
+    if edits_nothing(rows):
         return logits
     edited = logits.copy()
     at = rows.penalty_rows, rows.penalty_ids
@@ -106,6 +106,11 @@ def edit_logits(logits: Float32, rows: SamplingRows) -> Float32:
         allowed = np.unpackbits(octets, axis=1, count=logits.shape[1], bitorder="little")
         edited[allowed == 0] = -np.inf
     return edited
+
+
+def edits_nothing(rows: SamplingRows) -> bool:
+    """Whether nobody asked for penalties, biases or a mask."""
+    return not len(rows.penalty_rows) and not len(rows.bias_rows) and rows.mask is None
 
 
 def _draw(y: Float32, rows: SamplingRows) -> Int64:
