@@ -43,9 +43,7 @@ class Capabilities:
 
     dtypes: frozenset[str]  # compute dtypes: "float64", "float32", "bfloat16", "float16"
     devices: frozenset[str]  # device types that it can use here and now: "cpu", "cuda"
-    missing_devices: Mapping[str, str] = field(
-        default_factory=dict, hash=False
-    )  # what others lack
+    missing_devices: Mapping[str, str] = field(default_factory=dict, hash=False)  # what others lack
     device_dtypes: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)  # where one has fewer dtypes
     quantizations: frozenset[str] = frozenset()  # names accepted in RunnerConfig.quantization
     kv_cache_dtypes: frozenset[str] = frozenset()  # names accepted in RunnerConfig.kv_cache_dtype besides "auto"
