@@ -46,6 +46,7 @@ def _card(service: Service, name: str) -> dict[str, Any]:
         "backend": info.backend,
         "device": info.device,
         "dtype": info.dtype,
+        "quantization": info.settings.get("quantization", "none"),
         "batch_invariant": info.batch_invariant,
     }
     return {

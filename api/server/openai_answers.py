@@ -206,6 +206,7 @@ class EngineCard(Answer):
     backend: str
     device: str
     dtype: str
+    quantization: str  # of the weights; none: as they are
     batch_invariant: bool
 
 

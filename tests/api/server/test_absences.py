@@ -39,4 +39,10 @@ def test_prompt_scores_that_the_backend_cannot_give(scoreless: Any) -> None:
     assert kept.json()["choices"][0]["text"].startswith("the fox"), "echo by itself asks for no scores"
     assert scoreless.metric("llm_engine_restarts_total") == 0
     (card,) = scoreless.get("/v1/models").json()["data"]
-    assert card["engine"] == {"backend": "scoreless", "device": "cpu", "dtype": "float32", "batch_invariant": True}
+    assert card["engine"] == {
+        "backend": "scoreless",
+        "device": "cpu",
+        "dtype": "float32",
+        "quantization": "none",
+        "batch_invariant": True,
+    }

@@ -162,6 +162,14 @@ def scores_are_one_token_off(ask: Ask, answer: Answer) -> None:
         scores[1:] = [scores[-1], *scores[1:-1]]
 
 
+@after("24")
+def scores_of_the_prompt_alone_are_one_token_off(ask: Ask, answer: Answer) -> None:
+    if answered(answer) and ask.fields.get("echo") and ask.fields.get("logprobs") == 1:
+        scores = answer.body["choices"][0]["logprobs"]["token_logprobs"]
+        prompt = slice(1, -ask.fields["max_tokens"])
+        scores[prompt] = [scores[prompt][-1], *scores[prompt][:-1]]
+
+
 @after("25")
 def prompt_scores_are_one_token_off(ask: Ask, answer: Answer) -> None:
     if answered(answer) and ask.fields.get("prompt_logprobs"):
