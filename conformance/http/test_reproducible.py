@@ -71,19 +71,26 @@ def test_a_warm_cache_changes_nothing(server: Server) -> None:
     words = SHARED + " ".join(f"word{i}" for i in range(NUM_WORDS))
     long = server.facts.max_model_len is None or server.facts.max_model_len >= 600
     shared = words if long else SHARED[:60]
+    cached: list[int | None] = []
     for ending in (" and so", " because", ""):
         for fields in ({}, {"temperature": 1, "seed": 9}):
             body = {"prompt": shared + ending, "max_tokens": 12, **fields, **server.on, **asked(server, COMPLETIONS)}
-            cold = _choice(server, body | {"cache_salt": uuid.uuid4().hex})
+            cold, _ = _choice(server, body | {"cache_salt": uuid.uuid4().hex})
             salt = uuid.uuid4().hex
             _choice(server, body | {"cache_salt": salt, "prompt": shared})
             for _ in range(2):
-                warm = _choice(server, body | {"cache_salt": salt})
+                warm, found = _choice(server, body | {"cache_salt": salt})
+                cached.append(found)
                 agree(server, cold, warm, greedy=not fields, where=f"with a warm cache, {ending!r} {fields}:")
+    if not any(number is None or number for number in cached):
+        server.absent("nothing came from a cache, warm as it should have been")
 
 
-def _choice(server: Server, body: dict[str, Any]) -> Told:
-    return told(COMPLETIONS, server.whole(COMPLETIONS, **body)["choices"][0])
+def _choice(server: Server, body: dict[str, Any]) -> tuple[Told, int | None]:
+    """What was answered, and how many tokens of the prompt came from a cache; None where that is not told."""
+    answer = server.whole(COMPLETIONS, **body)
+    details = answer["usage"].get("prompt_tokens_details") or {}
+    return told(COMPLETIONS, answer["choices"][0]), details.get("cached_tokens")
 
 
 @spec("HTTP-17")

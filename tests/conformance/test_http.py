@@ -90,7 +90,7 @@ def test_work_for_those_who_left_is_noticed(start: Callable[[], Any], tmp_path: 
 def test_another_vendors_server(proxy: str, tmp_path: Path) -> None:
     """What isotoken promises beyond the common interface is not asked of others, unless strictly."""
     extensions = {number for number, sentence in http_behaviours().items() if sentence.startswith("(isotoken)")}
-    lacking = {"HTTP-3", "HTTP-36", "HTTP-37", "HTTP-38", "HTTP-39"}
+    lacking = {"HTTP-3", "HTTP-34", "HTTP-36", "HTTP-37", "HTTP-38", "HTTP-39"}
     found = run(tmp_path, "--url", f"{proxy}/another-vendor", "-q", "--tb=line")
     assert found.status == 0, found.said[-5000:]
     absent = {number for number, verdict in found.behaviours.items() if verdict["outcome"] == "absent"}
