@@ -249,9 +249,17 @@ class ContinuousScheduler:
         return Scheduled(request, start, end - start + num_drafts, num_drafts, 1 + num_drafts)
 
     def _admit(self, plan: list[Scheduled], budget: int, spare: int) -> None:
-        while budget and spare > 0 and len(self._running) < self._config.max_num_seqs:
-            request = self._next_waiting()
-            if request is None or self._wait.is_better(request, plan) or not self._attach(request):
+        """Admit who waits, in order. Who is better off a step later is passed over, but its row and blocks are kept."""
+        num_passed = num_kept = 0  # requests, and blocks for them
+        while budget and spare > 0 and len(self._running) + num_passed < self._config.max_num_seqs:
+            request = self._next_waiting(num_passed)
+            if request is None:
+                break
+            num_blocks = -(-len(request.token_ids) // self._kv.block_size)
+            if self._wait.is_better(request, plan):
+                num_passed, num_kept = num_passed + 1, num_kept + num_blocks
+                continue
+            if (num_passed and num_kept + num_blocks > self._kv.num_free_blocks) or not self._attach(request):
                 break
             self._waiting.remove(request)
             insort(self._running, request, key=_order)
@@ -262,9 +270,9 @@ class ContinuousScheduler:
             budget -= share.num_tokens
             spare -= max(share.num_logits - 1, 0)
 
-    def _next_waiting(self) -> Request | None:
-        """The request to admit next; None to admit nobody now."""
-        return self._waiting[0] if self._waiting else None
+    def _next_waiting(self, num_passed: int) -> Request | None:
+        """The request to admit next, behind the first `num_passed` that might be; None to admit nobody now."""
+        return self._waiting[num_passed] if num_passed < len(self._waiting) else None
 
     def _attach(self, request: Request) -> bool:
         """Give a waiting request blocks for all that it knows, or nothing."""

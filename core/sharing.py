@@ -16,35 +16,42 @@ _STRIDE = 256  # tokens compared at once
 class PrefixWait:
     """Says who is better admitted in the next step, when the prefix cache holds what this step computes.
 
-    Requests that arrive together and share a long prefix, as the choices of one prompt do, would all compute it. Stops
-    saying so when a request that waited found nothing: then this cache shares nothing.
+    Requests that arrive together and share a long prefix, as the choices of one prompt do, would all compute it. Nobody
+    waits for a request that comes after it, so each waits for no longer than those ahead of it compute. Stops saying so
+    when a request that waited found nothing, for then this cache may share nothing, until one finds something.
     """
 
     def __init__(self, block_size: int, max_model_len: int) -> None:
         whole_rows = block_size >= max_model_len  # such a cache shares any number of tokens
         self._least = MIN_SHARED if whole_rows else max(MIN_SHARED, block_size)
         self._pays = True
-        self._waited: Request | None = None
+        self._waited: Request | None = None  # the first that waited, until it is admitted
 
     def is_better(self, request: Request, plan: Sequence[Scheduled]) -> bool:
         """Whether the step planned so far computes enough of what `request` begins with."""
         if not self._pays or is_scoring(request):
             return False
-        known = request.token_ids[:-1]
         for share in plan:
             other = share.request
             if share.num_tokens < self._least or other.cache_salt != request.cache_salt:
                 continue
-            end = min(share.start + share.num_tokens, common_prefix(other.token_ids, known))
-            if end - share.start >= self._least:
-                self._waited = request
+            if (other.priority, other.arrival) > (request.priority, request.arrival):
+                continue
+            shared = min(common_prefix(other.token_ids, request.token_ids), len(request.token_ids) - 1)
+            if min(share.start + share.num_tokens, shared) - share.start >= self._least:
+                if self._waited is None or self._waited.finish_reason is not None:
+                    self._waited = request
                 return True
         return False
 
     def note_admitted(self, request: Request, num_hits: int) -> None:
         """Take note of what the cache held for a request that is admitted now."""
+        if num_hits:
+            self._pays = True
+        elif request is self._waited:
+            self._pays = False
         if request is self._waited:
-            self._waited, self._pays = None, num_hits > 0
+            self._waited = None
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import islice
 
 from ...core.interfaces import KVCache
 from ...core.scheduler import ContinuousScheduler, SchedulerConfig
@@ -23,8 +24,9 @@ class StaticScheduler(ContinuousScheduler):
         super().__init__(kv_cache, config, clock=clock)
         self._batch: set[int] = set()  # arrivals of its members
 
-    def _next_waiting(self) -> Request | None:
-        member = next((request for request in self._waiting if request.arrival in self._batch), None)
+    def _next_waiting(self, num_passed: int) -> Request | None:
+        members = (request for request in self._waiting if request.arrival in self._batch)
+        member = next(islice(members, num_passed, None), None)
         if member is None and self._waiting and not self._running:
             self._batch = {request.arrival for request in self._waiting[: self._config.max_num_seqs]}
             return self._waiting[0]

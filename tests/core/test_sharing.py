@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from isotoken.core.scheduler import ContinuousScheduler, SchedulerConfig
 from isotoken.core.types import Scheduled
 from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
 
-from .toy import ToyRunner
-from .world import make_request
+from .toy import VOCAB_SIZE, ToyRunner
+from .world import ALONE, Setup, World, make_request
 
 LONG = [3 + i % 50 for i in range(200)]
 MAX_MODEL_LEN = 256
@@ -79,3 +80,101 @@ def test_nobody_waits_for_long_where_nothing_is_shared() -> None:
         scheduler.add(make_request(f"r{index}", LONG, max_tokens=5))
     assert step(scheduler) == [("r0", 0, 200)]
     assert step(scheduler) == [("r0", 200, 1), *((f"r{index}", 0, 200) for index in range(1, 6))]
+
+
+def test_who_comes_behind_is_not_held_up() -> None:
+    """Pairs with a prompt each: all first ones are computed at once, then the second ones share."""
+    scheduler = make_scheduler(max_num_batched_tokens=1000)
+    for pair in range(3):
+        for index in range(2):
+            prompt = [3 + (pair + i) % 50 for i in range(100)]
+            scheduler.add(make_request(f"{pair}.{index}", prompt, max_tokens=5))
+    assert step(scheduler) == [("0.0", 0, 100), ("1.0", 0, 100), ("2.0", 0, 100)]
+    decodes = [(f"{pair}.0", 100, 1) for pair in range(3)]
+    assert step(scheduler) == [*decodes, *((f"{pair}.1", 96, 4) for pair in range(3))]
+
+
+@pytest.mark.parametrize("limit", ["blocks", "rows"])
+def test_nobody_takes_the_place_of_one_who_waits(limit: str) -> None:
+    scheduler = make_scheduler(max_num_batched_tokens=1000, max_num_seqs=2 if limit == "rows" else 8)
+    length = 100 if limit == "rows" else 200  # of 400 blocks of 4 tokens
+    count = 2 if limit == "rows" else 7
+    scheduler.add(make_request("leader", LONG[:length], max_tokens=5))
+    for index in range(count - 1):
+        scheduler.add(make_request(f"waits{index}", LONG[:length], max_tokens=5))
+    for index in range(2):
+        scheduler.add(make_request(f"behind{index}", [60 + index] * length, max_tokens=5))
+    assert step(scheduler)[1:] == ([] if limit == "rows" else [("behind0", 0, 200)])
+    waiting = [f"waits{index}" for index in range(count - 1)]
+    assert [name for name, _, _ in step(scheduler) if name.startswith("waits")] == waiting
+
+
+def test_nobody_waits_for_one_that_comes_after() -> None:
+    scheduler = make_scheduler(max_num_batched_tokens=120)
+    scheduler.add(make_request("later", LONG, max_tokens=5, priority=1))
+    assert step(scheduler) == [("later", 0, 120)]
+    scheduler.add(make_request("first", LONG, max_tokens=5))
+    assert step(scheduler) == [("later", 120, 80), ("first", 120, 40)]
+
+
+def test_one_who_was_left_alone_does_not_end_the_sharing() -> None:
+    """The one that it waited for is gone before anything is kept: that says nothing about the cache."""
+    scheduler = make_scheduler(max_num_batched_tokens=1000)
+    for name in ("gone", "left"):
+        scheduler.add(make_request(name, LONG, max_tokens=5))
+    plan = scheduler.schedule()
+    assert [share.request.id for share in plan] == ["gone"]
+    scheduler.abort("gone")
+    scheduler.update(plan, Sampled(np.ones(1, np.int32)))
+    assert step(scheduler) == [("left", 0, 200)]
+    scheduler.add(make_request("finds", [*LONG, 4], max_tokens=5))
+    assert step(scheduler)[1:] == [("finds", 200, 1)]
+    for name in ("one", "other"):
+        scheduler.add(make_request(name, LONG[::-1], max_tokens=5))
+    assert [name for name, _, _ in step(scheduler)][2:] == ["one"]
+
+
+@pytest.mark.parametrize("cache", ["paged", "contiguous"])
+@pytest.mark.parametrize("seed", range(4))
+def test_waiting_changes_no_token_and_ends(seed: int, cache: str) -> None:
+    """Whole engines with little room, requests that leave and prompts that begin alike, against each one alone."""
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    prefixes = [[dice.randrange(VOCAB_SIZE) for _ in range(100)] for _ in range(2)]
+    prompts = {
+        f"r{index}": [*dice.choice(prefixes)[: dice.choice([70, 90, 100])], *dice.choices(range(VOCAB_SIZE), k=3)]
+        for index in range(12)
+    }
+    parameters = {"max_tokens": 8, "temperature": 1.0, "ignore_eos": True}
+    rows = {"kv_cache": ContiguousKVCache, "block_size": 128, "num_blocks": 4}
+    setup = Setup(
+        **(rows if cache == "contiguous" else {"block_size": 8, "num_blocks": dice.choice([30, 400])}),
+        max_num_batched_tokens=dice.choice([150, 300]),
+        max_num_seqs=dice.choice([3, 8]),
+    )
+    world = World.make(setup)
+    waited = 0
+    is_better = world.scheduler._scheduler._wait.is_better
+
+    def counted(*arguments: Any) -> bool:
+        nonlocal waited
+        waited += (better := is_better(*arguments))
+        return bool(better)
+
+    world.scheduler._scheduler._wait.is_better = counted
+    for index, (name, prompt) in enumerate(prompts.items()):
+        world.add(make_request(name, prompt, seed=index, **parameters))
+        if index % 4 == 3:
+            world.step()
+    gone = dice.sample(sorted(prompts), 3)
+    for name in gone:
+        world.engine.abort(name)
+        world.step()
+    results = world.run()
+    assert waited, "nobody waited: this shows nothing"
+    for index, (name, prompt) in enumerate(prompts.items()):
+        if name in gone:
+            continue
+        alone = World.make(ALONE)
+        alone.add(make_request(name, prompt, seed=index, **parameters))
+        assert results[name].token_ids == alone.run()[name].token_ids
