@@ -30,6 +30,7 @@ class Arranged:
     """What came of it."""
 
     tokens: int = 0
+    bitwise: bool = False  # batch_invariant is declared, so that no request may differ
     goldens: bool = True  # every golden came out token by token
     differing: dict[str, int] = field(default_factory=dict)  # by arrangement: requests that differ from the first's
     absent: dict[str, str] = field(default_factory=dict)  # arrangements that the backend declares absent, and why
@@ -38,14 +39,14 @@ class Arranged:
 
     @property
     def holds(self) -> bool:
-        """Whether every token was the oracle's, or a near-tie of the target's precision."""
-        return not self.wrong
+        """Whether every token was the oracle's or a near-tie, and none differed where that is promised."""
+        return not self.wrong and not (self.bitwise and any(self.differing.values()))
 
 
 def arrange(target: Target, plugins: Plugins, folder: Path) -> Arranged:
     """Serve the goldens of every model, those of the main one in every arrangement, and judge each token."""
-    found = Arranged()
     can = plugins.backends.get_factory(target.backend)().capabilities
+    found = Arranged(bitwise=bool(can.batch_invariant))
     for model in MODELS:
         first: dict[str, list[int]] = {}
         for name, changes in ARRANGEMENTS.items() if model == "llama" else [("all at once", {})]:

@@ -93,7 +93,7 @@ def certify(parts: Sequence[Evidence], bound: float | None, *, within: float | N
         near_ties=int(near.sum()),
         flips=int((near & differs).sum()),
         wrong=int((decided & differs).sum()),
-        beyond=0 if bound is None else int((judged & (error > bound)).sum()),
+        beyond=0 if bound is None else int((judged & ~(error <= bound)).sum()),  # a NaN is beyond every bound
         max_error=most,
         mean_error=float(error[judged].mean()) if judged.any() else 0.0,
         near_ties_at_max_error=int((judged & (margin <= 2 * most)).sum()),

@@ -23,7 +23,7 @@ from .oracle import Trace
 from .same_logits import Hand, agree
 from .sides import label, load
 from .subjects import Subject
-from .targets import ROUTING_BOUNDS, Precision, Target
+from .targets import QUANTIZATIONS, ROUTING_BOUNDS, Precision, Target
 
 _TOGETHER = 4  # sequences that are forced at once
 _FLOAT32 = Precision("float32")
@@ -184,6 +184,7 @@ def _arranged(arranged: Arranged) -> dict[str, Any]:
         "holds": arranged.holds,
         "tokens": arranged.tokens,
         "goldens": arranged.goldens,
+        "bitwise": arranged.bitwise,
         "differing": arranged.differing,
         "absent": arranged.absent,
         "near_ties": tally.near_ties,
@@ -210,8 +211,10 @@ def failures(report: dict[str, Any]) -> list[str]:
     lines = [f"L0 {entry['target']}: {entry['wrong']} draws differ" for entry in report["L0"] if not entry["holds"]]
     for entry in report["L1"]:
         lines += [f"L1 {entry['target']}: {text}" for text in entry["wrong"]]
-        if not entry["goldens"] and _is_exact(entry["target"]):
+        if not entry["goldens"] and _precision(entry["target"]).exact:
             lines.append(f"L2 {entry['target']}: goldens differ")
+        if entry["bitwise"] and any(entry["differing"].values()):
+            lines.append(f"L1 {entry['target']}: requests differ by arrangement, batch_invariant is declared")
     for entry in (*report["targets"], *report["pairs"]):
         name = entry.get("target") or " and ".join(entry["pair"])
         if entry["wrong"] or entry["beyond"]:
@@ -220,8 +223,7 @@ def failures(report: dict[str, Any]) -> list[str]:
                 f"{entry['beyond']} lie beyond the bound ({entry['max_error']} > {entry['bound']})"
             )
     for entry in report["targets"]:
-        least = 0.98 if _is_exact(entry["target"]) else 0.25
-        if entry["decided"] < least * (entry["tokens"] - entry["unjudged"]):
+        if entry["decided"] < _precision(entry["target"]).least_decided * entry["tokens"]:
             lines.append(f"{entry['target']} on {entry['subject']}: only {entry['decided']} positions are decided")
     for control in report["controls"]:
         if not control["caught"]:
@@ -229,8 +231,10 @@ def failures(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _is_exact(target: str) -> bool:
-    return target.split(" ", 1)[1] in ("float64", "float32")
+def _precision(target: str) -> Precision:
+    """Of a target as `label` writes it, whatever its device."""
+    _, dtype, *more = target.split()
+    return Precision(dtype, next((word for word in more if word in QUANTIZATIONS), None))
 
 
 def all_pairs(targets: Sequence[Target]) -> list[Pair]:

@@ -164,6 +164,30 @@ def test_sides_are_read_as_users_write_them(plugins: Plugins) -> None:
     assert all_pairs([small, exact]) == [(exact, small)]
 
 
+@pytest.mark.parametrize(
+    ("target", "decided", "enough"),
+    [
+        ("some float32", 97, False),
+        ("some float32 cuda", 97, False),
+        ("some float32", 98, True),
+        ("some bfloat16", 25, True),
+        ("some float32 int8", 19, False),
+        ("some float32 int8", 20, True),
+    ],
+)
+def test_what_decides_too_little_certifies_nothing(target: str, decided: int, enough: bool) -> None:
+    """What cannot be judged counts as undecided."""
+    entry = {"target": target, "subject": "small", "tokens": 100, "unjudged": 1, "decided": decided}
+    report = {"L0": [], "L1": [], "targets": [entry | {"wrong": 0, "beyond": 0}], "pairs": [], "controls": []}
+    assert failures(report) == ([] if enough else [f"{target} on small: only {decided} positions are decided"])
+
+
+def test_what_is_no_number_lies_beyond_the_bound() -> None:
+    trace = trace_of([[10, 7, 0], [10, 9.99, 0]])
+    got = np.full_like(trace.logits, np.nan)
+    assert certify([against_oracle(trace, got, 0.0)], 0.1).beyond == 2
+
+
 def levels(folder: Path, *sides: str, bug: str = "") -> tuple[int, dict[str, object], str]:
     """Run the command on the fixture backend: exit status, report, what was printed."""
     command = [sys.executable, "-c", "from isotoken.conformance.levels_command import main; raise SystemExit(main())"]
@@ -199,9 +223,12 @@ def test_a_lie_obtains_none(bug: str, complaint: str, tmp_path: Path) -> None:
 
 
 def test_goldens_that_differ_are_a_failure() -> None:
-    one = {"target": "some float32", "holds": True, "wrong": [], "goldens": False}
-    report = {"L0": [], "L1": [one, one | {"target": "some bfloat16"}], "targets": [], "pairs": [], "controls": []}
-    assert failures(report) == ["L2 some float32: goldens differ"]
+    one = {"target": "some float32", "wrong": [], "goldens": False, "bitwise": False, "differing": {"alone": 1}}
+    others = [one | {"target": f"some {other}"} for other in ("float32 cuda", "bfloat16", "float32 int8")]
+    report = {"L0": [], "L1": [one, *others], "targets": [], "pairs": [], "controls": []}
+    assert failures(report) == ["L2 some float32: goldens differ", "L2 some float32 cuda: goldens differ"]
+    report["L1"] = [one | {"target": "some bfloat16", "bitwise": True}]
+    assert failures(report) == ["L1 some bfloat16: requests differ by arrangement, batch_invariant is declared"]
     report = {"L0": [], "L1": [], "targets": [], "pairs": [], "controls": []}
     report["controls"] = [{"control": "noise", "subject": "small", "caught": False}]
     assert failures(report) == ["the negative control noise on small was not caught"]
