@@ -91,9 +91,14 @@ def show(report: dict[str, Any], console: Console) -> None:
     table = Table("", "on", "level", "tokens", "decided", "near-ties", "flips", "wrong", "largest error", "bound")
     for entry in (*report["targets"], *report["pairs"]):
         name = f"{entry['target']} / oracle" if "target" in entry else " / ".join(entry["pair"])
-        counts = [str(entry[key]) for key in ("tokens", "decided", "near_ties", "flips", "wrong")]
-        bound = "none" if entry["bound"] is None else f"{entry['bound']:.0e}"
-        table.add_row(name, entry["subject"], entry.get("level", ""), *counts, f"{entry['max_error']:.1e}", bound)
+        counts = {key: str(entry[key]) for key in ("tokens", "decided", "near_ties", "flips", "wrong")}
+        level, bound = entry.get("level", ""), "none"
+        if entry["bound"] is None:  # other weights: nothing is decided, and nothing certified
+            level = ""
+            counts |= dict.fromkeys(("decided", "near_ties", "wrong"), "")
+        else:
+            bound = f"{entry['bound']:.0e}"
+        table.add_row(name, entry["subject"], level, *counts.values(), f"{entry['max_error']:.1e}", bound)
     console.print(table)
     for control in report["controls"]:
         caught = f"caught at {control['beyond'] + control['wrong']} places" if control["caught"] else "NOT CAUGHT"

@@ -32,7 +32,8 @@ the bound were the largest error seen.
 _PAIRS = """### Certificates: pairs
 
 Where the margin exceeds what both bounds leave open, the two must say the same. Rounded weights are another model's:
-there is no bound between them and the others, and the columns show what rounding did.
+there is no bound between them and the others, so nothing is certified and there is no level; the columns show what
+rounding did.
 """
 
 _CONTROLS = """### Negative controls
@@ -111,7 +112,7 @@ def _pairs(levels: Mapping[str, Any]) -> Iterator[str]:
         (
             [
                 " / ".join(entry["pair"]),
-                entry["level"],
+                "–" if entry["bound"] is None else entry["level"],
                 entry["subject"],
                 f"{entry['tokens']:,}",
                 f"{entry['max_error']:.1e}",

@@ -16,11 +16,12 @@ from isotoken.conformance.certificate import against_each_other, against_oracle,
 from isotoken.conformance.controls import CONTROLS
 from isotoken.conformance.forced import force
 from isotoken.conformance.levels import all_pairs, failures, level_of
-from isotoken.conformance.oracle import Trace
+from isotoken.conformance.oracle import Oracle, Trace
+from isotoken.conformance.quantized import quantized
 from isotoken.conformance.same_logits import Hand, agree
 from isotoken.conformance.sides import label, load, parse
 from isotoken.conformance.subjects import Subject, random_subjects, trained_subject
-from isotoken.conformance.targets import BOUNDS
+from isotoken.conformance.targets import BOUNDS, Precision
 from isotoken.core.batch import SamplingRows
 from isotoken.core.checkpoint import Checkpoint
 from isotoken.core.sampling import HostSampler
@@ -95,6 +96,21 @@ def test_negative_controls_are_refused(name: str, subjects: dict[str, Subject]) 
     lies = certify([against_oracle(trace, CONTROLS[name](subject, tokens, trace.logits), 0.0)], BOUNDS["float32"])
     assert honest.holds
     assert not lies.holds
+
+
+@pytest.mark.parametrize(("quantization", "told_apart"), [("int4", True), ("int8", False)])
+def test_what_spec_md_says_of_weights_rounded_otherwise(
+    quantization: str, told_apart: bool, subjects: dict[str, Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not rounded, or in blocks of 64: 4-bit weights are refused, and 8-bit ones admittedly are not."""
+    subject, precision = subjects["llama"], Precision("float32", quantization)
+    tokens = list(subject.sequences[0])
+    trace = subject.oracle(quantization).trace(tokens)
+    monkeypatch.setattr("isotoken.conformance.quantized.BLOCK", 64)
+    for weights in (subject.weights, quantized(subject.weights, quantization)):
+        got = Oracle(subject.model, weights).trace(tokens).logits
+        seen = certify([against_oracle(trace, got, precision.routing_bound)], precision.bound, within=precision.tie)
+        assert seen.holds is not told_apart
 
 
 @pytest.mark.parametrize("side", ["reference:float64", "torch", "onnxruntime"])
