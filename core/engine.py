@@ -100,8 +100,10 @@ class Engine:
 
     def close(self) -> None:
         """Give back the runner's and the drafter's memory."""
-        self._drafting.close()
-        self._runner.close()
+        try:
+            self._drafting.close()
+        finally:
+            self._runner.close()
 
     def _compute(self, plan: Sequence[Scheduled], copies: Copies) -> list[RequestOutput]:
         """Run and sample a plan and fold it in; where that raises, find out whose fault it was."""

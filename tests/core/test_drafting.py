@@ -91,6 +91,15 @@ def test_a_drafter_that_fails_is_switched_off(how: str, caplog: pytest.LogCaptur
     assert drafter.closed == 1
 
 
+def test_a_drafter_that_cannot_be_closed_does_not_keep_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(ToyRunner, "close", lambda self: closed.append("runner"))
+    world = World.make(Setup(drafter=lambda _: Failing("runs out of memory", {})))
+    with pytest.raises(RuntimeError, match="nor can it close"):
+        world.engine.close()
+    assert closed == ["runner"]
+
+
 def test_a_drafter_that_fails_at_an_abort_is_switched_off() -> None:
     seen: list[StepStats] = []
     drafter = Failing("cannot release", {"a": [0] * 12})
