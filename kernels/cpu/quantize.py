@@ -21,6 +21,7 @@ UInt8 = NDArray[np.uint8]
 
 ROWS_BYTES = 1 << 19  # of float32 at a time: intermediate results stay in the processor's cache
 FP8_MAX = 448.0  # the largest float8_e4m3fn
+SMALLEST_SCALE = np.finfo(np.float32).tiny  # below it reciprocals overflow, and weights are as good as zeros
 
 
 def quantize(weight: Array, bits: int, block_size: int = 32, dtype: DTypeLike = np.float32) -> tuple[UInt8, Array]:
@@ -90,6 +91,6 @@ def _quantize_blocks(blocks: NDArray[np.float32], bits: int, dtype: np.dtype[Any
 
 
 def _scales(exact: Any, dtype: np.dtype[Any]) -> Array:
-    """Round scales to their dtype; a block of zeros gets 1."""
+    """Round scales to their dtype; a block of zeros gets 1, and so does one whose scale has no finite reciprocal."""
     rounded = np.asarray(exact).astype(dtype)
-    return np.where(rounded > 0, rounded, np.ones((), dtype))
+    return np.where(rounded.astype(np.float32) >= SMALLEST_SCALE, rounded, np.ones((), dtype))

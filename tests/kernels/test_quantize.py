@@ -73,6 +73,14 @@ def test_zeros_stay_zeros() -> None:
     for bits in (4, 8):
         packed, scales = quantize(np.zeros((3, 40), np.float32), bits)
         assert not dequantize(packed, scales, bits, 40).any()
+    for faint in (1e-37, 1e-39, 1e-45):  # their scales have no reciprocal in float32, or nearly none
+        for bits in (4, 8):
+            assert np.abs(dequantize(*quantize(np.full((3, 40), faint, np.float32), bits), bits, 40)).max() < 2e-37
+        for values, scale in (
+            quantize_rows(np.full((3, 40), faint, np.float32)),
+            quantize_fp8(np.full((3, 40), faint)),
+        ):
+            assert np.abs(values.astype(np.float32) * scale[..., None]).max() < 2e-37
     assert not quantize_rows(np.zeros((3, 40), np.float32))[0].any()
     assert not quantize_fp8(np.zeros((3, 40), np.float32))[0].astype(np.float32).any()
 
