@@ -26,22 +26,27 @@ class OnnxExporter:
     def export(
         self, checkpoint: Checkpoint, folder: Path, options: Mapping[str, str], on_progress: Callable[[str], None]
     ) -> Sequence[Path]:
-        """See Exporter. Writes model.onnx, weights.bin, manifest.json, README.md, example.py and the tokenizer."""
+        """See Exporter. Writes model.onnx, weights.bin, manifest.json, README.md, example.py and the tokenizer.
+
+        Into the model's own folder too, which keeps the README that it has: there the graph's is `model.onnx.md`.
+        """
         choices, link = _read(options)
         on_progress("building the graph" + (f", weights to {choices.quantization}" if choices.quantization else ""))
         graph = build_graph(checkpoint, choices)
         on_progress("linking the weights" if link else "writing the weights")
         model = graph.save(folder, link=link)
         manifest = describe(checkpoint, graph)
-        written = {"manifest.json": json.dumps(manifest, indent=2) + "\n", "README.md": readme.render(manifest)}
+        at_home = folder.samefile(checkpoint.path)
+        about = "model.onnx.md" if at_home else "README.md"
+        written = {"manifest.json": json.dumps(manifest, indent=2) + "\n", about: readme.render(manifest)}
         if choices.attention != "paged":  # which runs on CUDA only
             written["example.py"] = Path(__file__).with_name("example.py").read_text(encoding="utf-8")
         for name, text in written.items():
             (folder / name).write_text(text, encoding="utf-8")
         kept = [name for name in KEPT if (checkpoint.path / name).exists()]
-        for name in kept:
-            if not (folder / name).exists():
-                shutil.copyfile(checkpoint.path / name, folder / name)
+        for name in () if at_home else kept:
+            (folder / name).unlink(missing_ok=True)  # another model's, or a link that would be written through
+            shutil.copyfile(checkpoint.path / name, folder / name)
         return [model, *(folder / name for name in (*written, *kept))]
 
 

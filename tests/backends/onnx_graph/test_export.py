@@ -134,3 +134,22 @@ def test_a_linked_export_takes_no_room(family_case: CaseOf, tmp_path: Path) -> N
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].name == "input_ids"
     assert np.dtype(np.int64).name == json.loads((tmp_path / "out" / "manifest.json").read_text())["inputs"][0]["dtype"]
+
+
+def test_a_second_export_leaves_nothing_of_the_first(family_case: CaseOf, tmp_path: Path) -> None:
+    for family in ("llama", "qwen3"):
+        checkpoint = Checkpoint.open(family_case(family).folder)
+        OnnxExporter().export(checkpoint, tmp_path, {}, lambda _: None)
+        assert (tmp_path / "config.json").read_bytes() == (checkpoint.path / "config.json").read_bytes()
+        assert json.loads((tmp_path / "manifest.json").read_text())["architecture"] == checkpoint.spec.architecture
+
+
+def test_an_export_into_the_models_own_folder_keeps_what_is_there(family_case: CaseOf, tmp_path: Path) -> None:
+    for path in family_case("llama").folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "README.md").write_text("the model's card")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    written = OnnxExporter().export(Checkpoint.open(tmp_path), tmp_path, {}, lambda _: None)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name in before} == before
+    assert {"model.onnx", "manifest.json", "model.onnx.md", "example.py"} <= {path.name for path in written}
+    assert "logits_indices" in (tmp_path / "model.onnx.md").read_text()
