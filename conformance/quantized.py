@@ -31,7 +31,7 @@ def rounded(weight: Array, bits: int) -> Array:
         block = weight[:, start : start + BLOCK].astype(np.float32)
         above, below = block.max(axis=1, initial=0.0), -block.min(axis=1, initial=0.0)
         scale = np.maximum(above / np.float32(half - 1), below / np.float32(half))[:, None]
-        scale = np.where(scale > 0, scale, np.float32(1.0))
+        scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1.0))  # fainter weights are zeros
         steps = np.clip(np.rint(block * np.reciprocal(scale)), -half, half - 1)
         out[:, start : start + BLOCK] = steps.astype(np.float64) * scale.astype(np.float64)
     return out

@@ -11,7 +11,7 @@ import pytest
 from isotoken.conformance.draw import draw, processed
 from isotoken.conformance.models import DRAFT, MODELS, TinyModel, weights, weights_digest, write_checkpoint
 from isotoken.conformance.oracle import Oracle, noise, philox
-from isotoken.conformance.quantized import quantized
+from isotoken.conformance.quantized import quantized, rounded
 from isotoken.conformance.targets import QUANTIZATIONS
 from isotoken.core.types import DecodeParams
 from isotoken.kernels.cpu import quantize as kernel
@@ -59,6 +59,15 @@ def test_quantised_weights_are_the_kernels(model: str, name: str, bits: int) -> 
             theirs = kernel.dequantize(*kernel.quantize(before, bits), bits, before.shape[1])
             assert np.array_equal(weight.astype(np.float32), theirs), weight_name
             assert 0 < abs(weight - before).max() <= abs(before).max() / (2**bits - 2) * 1.01
+
+
+@pytest.mark.parametrize("bits", QUANTIZATIONS.values())
+def test_zeros_and_faint_weights_quantise_to_zeros(bits: int) -> None:
+    weight = np.zeros((3, 64))
+    weight[1, 5], weight[2] = 1e-40, 0.5
+    theirs = kernel.dequantize(*kernel.quantize(weight, bits), bits, 64)
+    assert np.array_equal(rounded(weight, bits), theirs)
+    assert not theirs[:2].any()
 
 
 def test_expert_choices_are_clear_cut() -> None:
