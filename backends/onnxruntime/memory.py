@@ -139,10 +139,12 @@ def gib(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
-def available_bytes() -> int:
-    """Return main memory that can be had, the container's limit respected."""
+def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return main memory that can be had, the container's limit respected; what files take in it makes room."""
     free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit, used, stat = (cgroup / name for name in ("memory.max", "memory.current", "memory.stat"))
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdecimal():
-        free = min(free, max(int(text) - int(used.read_text()), 0))
+        parts = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
+        held = int(used.read_text()) - int(parts.get("inactive_file", 0))
+        free = min(free, max(int(text) - held, 0))
     return free

@@ -42,7 +42,7 @@ class ContiguousKVCache:
         self._copies: dict[int, tuple[int, int]] = {}  # to: (from, tokens)
         self._room = info.max_cached_tokens or info.num_blocks * info.block_size  # tokens left beside those counted
         self._counted = [0] * info.num_blocks  # tokens that each row holds or may grow to
-        self._forgotten: set[int] = set()  # free rows whose tokens the runner need not keep
+        self._forgotten: dict[int, int] = {}  # rows of whose tokens the runner need keep only so many
         self._is_bounded = info.max_cached_tokens > 0
 
     @property
@@ -78,7 +78,7 @@ class ContiguousKVCache:
             others = []
         if others and self._assign(request, others[0], spared=source):
             self._copies[others[0]] = (source, num_tokens)
-        elif not in_place or not self._assign(request, source):
+        elif not in_place or not self._assign(request, source, num_kept=num_tokens):
             return 0
         request.num_computed_tokens = num_tokens
         return num_tokens
@@ -97,10 +97,11 @@ class ContiguousKVCache:
     def _reserved(self) -> set[int]:
         return {source for source, _ in self._copies.values() if source in self._free}
 
-    def _assign(self, request: Request, row: int, *, spared: int = -1) -> bool:
+    def _assign(self, request: Request, row: int, *, num_kept: int = 0, spared: int = -1) -> bool:
         """Give the request a free row, and room for all that it may grow to; False if there is no room.
 
-        To make room other free rows forget what they hold, but for `spared` and those about to be copied.
+        To make room other free rows forget what they hold, but for `spared` and those about to be copied. `num_kept`
+        tokens of the row itself are the request's.
         """
         need = min(max(request.max_num_tokens, len(request.token_ids)), self._block_size)
         kept = self._reserved() | {row, spared}
@@ -111,11 +112,13 @@ class ContiguousKVCache:
                 return False
             self._held[other] = []
             self._count(other, 0)
-            self._forgotten.add(other)
+            self._forgotten[other] = 0
+        self._forgotten.pop(row, None)
+        if num_kept and need < len(self._held[row]):  # else what lies behind num_kept is soon written over
+            self._forgotten[row] = num_kept
         del self._free[row]
         self._owners[row], self._held[row], self._salts[row] = request, [], request.cache_salt
         self._count(row, need)
-        self._forgotten.discard(row)
         request.block_ids.append(row)
         return True
 
@@ -150,7 +153,7 @@ class ContiguousKVCache:
         copies = [(source, target, num_tokens) for target, (source, num_tokens) in self._copies.items()]
         self._copies.clear()
         if self._is_bounded:
-            copies += [(row, row, 0) for row in sorted(self._forgotten)]
+            copies += [(row, row, num_kept) for row, num_kept in sorted(self._forgotten.items())]
         self._forgotten.clear()
         return copies
 

@@ -263,6 +263,17 @@ def test_a_prefix_is_gone_on_with_in_place_where_a_copy_has_no_room() -> None:
     assert cache.take_block_copies() == []
 
 
+def test_what_is_left_behind_of_a_longer_row_is_given_back() -> None:
+    """It was counted as 60 tokens and is now as 35, so the runner may not go on holding the 60."""
+    cache = bounded_cache(64)
+    cache.free(fill_to(cache, [1] * 60, 60))
+    request = growing([*[1] * 30, 5], 35)
+    assert cache.match_prefix(request) == 30 and request.block_ids == [0]
+    assert cache.take_block_copies() == [(0, 0, 30)]
+    assert cache.allocate(growing([2] * 5, 29), 5)
+    assert cache.take_block_copies() == []
+
+
 def test_a_row_taken_again_at_once_is_not_reported_as_forgotten() -> None:
     cache = bounded_cache(64, num_blocks=2)
     for token in (1, 2):
