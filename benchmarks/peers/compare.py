@@ -14,6 +14,7 @@ from isotoken.api.bench.checks import Judge
 from isotoken.api.bench.engines import Isotoken, Run, speed
 from isotoken.api.bench.truth import Truth
 from isotoken.api.bench.workloads import LONGEST, Workload, make_workload, small
+from isotoken.core.checkpoint import Checkpoint
 from isotoken.plugins.manager import Plugins
 
 from .process import Genai, Way, ways
@@ -64,6 +65,7 @@ class Pair:
     theirs: Genai
     judge: Judge
     precision: str
+    ends: frozenset[int]  # tokens that end a sequence
     share: int = 1
     tell: Tell = lambda _: None
 
@@ -115,13 +117,24 @@ class Pair:
     def _check(self, workload: Workload) -> tuple[str, str]:
         """Judge the tokens of both. Raises AssertionError where rounding cannot explain them."""
         self.ours.run(workload, salt=b"warm-up")
-        check = self.judge.check(self.ours, workload, self.ours.run(workload, salt=b"check"))
+        ours = self.ours.run(workload, salt=b"check")
+        check = self.judge.check(self.ours, workload, ours)
         assert check.ok, f"isotoken, {workload.name} {self.precision}: {check.text}"
-        verdict = self.judge.judge(workload, self.theirs.run(workload), "float32")
+        verdict = self.judge.judge(*self._without_ends(workload, ours, self.theirs.run(workload)), "float32")
         if self.precision == "float32":
             assert verdict.ok, f"{self.theirs.name}, {workload.name}: tokens that rounding cannot explain: {verdict}"
         unlike = (verdict.wrong + verdict.differing) / verdict.positions
         return check.text, f"{unlike:.1%} of {verdict.positions} tokens unlike float32, {verdict.shortfall:.3f} below"
+
+    def _without_ends(self, workload: Workload, ours: Run, theirs: Run) -> tuple[Workload, Run]:
+        """The tasks in which no token ends a sequence, and the peer's tokens for them.
+
+        The peer can only be told to go on by forbidding it such tokens, so it rightly has others there.
+        """
+        ends = self.ends
+        kept = [index for index, tokens in enumerate(ours.tokens) if not ends.intersection(tokens)]
+        run = replace(theirs, tokens=[theirs.tokens[index] for index in kept])
+        return replace(workload, tasks=[workload.tasks[index] for index in kept]), run
 
     def _both(self, workload: Workload, *, ours_first: bool) -> tuple[Run, Run, tuple[float, float]]:
         """The peer's run and ours, and the CPU seconds of ours and the peer's."""
@@ -162,7 +175,8 @@ def load_pair(
     )
     judge = Judge(Truth(model, plugins, LONGEST + 16))
     theirs = Genai(python, *converted, threads=threads)
-    return Pair(ours=ours, theirs=theirs, judge=judge, precision=precision, share=share, tell=tell)
+    ends = Checkpoint.open(model).eos_token_ids
+    return Pair(ours=ours, theirs=theirs, judge=judge, precision=precision, ends=ends, share=share, tell=tell)
 
 
 def close_pair(pair: Pair) -> None:
