@@ -70,11 +70,14 @@ class Comparison:
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Let both sides answer, and judge the first difference of each answer.
 
-        Raises RequestFailed where a side ends a request with an error.
+        Raises ValueError where a side ends a request with an error, or the model's files change meanwhile.
         """
+        key = Checkpoint.open(self.folder).key
         one, other = (self._answers(side, questions) for side in self.sides)
         apart = [i for i in range(len(questions)) if one[i] != other[i]]
         found = dict(zip(apart, self._judge(questions, one, other, apart), strict=True)) if apart else {}
+        if Checkpoint.open(self.folder).key != key:
+            raise ValueError(f"{self.folder}: the model was changed while it was compared; ask again")
         return [Answer(q, (one[i], other[i]), found.get(i)) for i, q in enumerate(questions)]
 
     def _answers(self, side: Target, questions: Sequence[Question]) -> list[list[int]]:

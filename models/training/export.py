@@ -16,8 +16,10 @@ def export(network: Network, tokenizer: Tokenizer, folder: Path, training: dict[
     """Write weights (bfloat16), configuration, tokenizer and how it was trained."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in network.named_parameters()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)
+    partial = folder / "model.safetensors.partial"  # then renamed: who has mapped the file before keeps that one
+    save_file(weights, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
+    partial.replace(folder / "model.safetensors")
     special = special_ids(tokenizer)
     write_json(folder / "config.json", network.config.to_hf(special))
     stops = [special["eos_token_id"], tokenizer.token_to_id(END_OF_TURN)]

@@ -20,6 +20,7 @@ from isotoken.conformance.quantized import RoundedCheckpoint, quantized
 from isotoken.conformance.targets import Target
 from isotoken.core.types import DecodeParams
 from isotoken.plugins.manager import Plugins
+from safetensors.numpy import load_file, save_file
 
 from .suite import FIXTURE
 
@@ -79,6 +80,22 @@ def test_other_weights_differ_for_real_and_are_right_by_their_own(plugins: Plugi
     assert all("the weights differ" in reason for reason in reasons)
     same = answers(plugins, tmp_path, "onnxruntime:int4", "onnxruntime:int4", 2)
     assert {answer.verdict for answer in same} == {"equal"}
+
+
+def test_a_model_that_changes_meanwhile_is_no_difference(plugins: Plugins, tmp_path: Path) -> None:
+    """A side's tokens would be held against the logits of other weights, and called wrong."""
+    write_checkpoint(MODELS["llama"], tmp_path)
+
+    def train_on(line: str) -> None:
+        if line.startswith("onnxruntime"):
+            path = tmp_path / "model.safetensors"
+            tensors = {name: tensor[::-1].copy() for name, tensor in load_file(path).items()}
+            save_file(tensors, path)
+
+    sides = (parse("torch", plugins), parse("onnxruntime", plugins))
+    comparison = Comparison(tmp_path, sides, parse("reference:float64", plugins), plugins, tell=train_on)
+    with pytest.raises(ValueError, match="the model was changed while it was compared; ask again"):
+        comparison.ask(questions(1))
 
 
 @pytest.mark.parametrize("model", ["llama", "qwen3", "moe"])
