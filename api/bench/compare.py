@@ -86,12 +86,16 @@ def _noise(result: Result) -> float:
     return max(result.spread, LEAST_NOISE) if len(result.rates) > 1 else NOISE_OF_ONE_ROUND
 
 
-def same_kind(then: Report, now: Report) -> list[str]:
-    """What makes two reports hard to compare, in words."""
+def unlike(path: Path, now: Report) -> list[str]:
+    """What makes a saved report hard to compare with, in words; nothing is known of a file of pytest-benchmark."""
+    if "benchmarks" in json.loads(path.read_bytes()):
+        return []
+    then = load_report(path)
     pairs = {
         "model": (then.model, now.model),
+        "device": (then.device, now.device),
         "processor": (then.machine.get("processor"), now.machine.get("processor")),
         "threads": (str(then.threads), str(now.threads)),
         "part of the workloads": (f"1/{then.share}", f"1/{now.share}"),
     }
-    return [f"{what}: {old} then, {new} now" for what, (old, new) in pairs.items() if old != new]
+    return [f"{what} {old} then, {new} now" for what, (old, new) in pairs.items() if old != new]

@@ -76,8 +76,8 @@ def _point_row(point: Point) -> tuple[str, ...]:
     return (str(point.concurrency), point.variant.label, mark, *figures)
 
 
-def change_table(changes: Sequence[Change], path: str) -> Table:
-    """What changed since a saved run."""
+def change_table(changes: Sequence[Change], path: str, unlike: Sequence[str] = ()) -> Table:
+    """What changed since a saved run; `unlike` says what else is not as it was then."""
     columns = ("workload", "engine", "verdict", "of the roof", "against the first", "tok/s", "noise")
     rows = [
         (
@@ -92,6 +92,10 @@ def change_table(changes: Sequence[Change], path: str) -> Table:
         for change in changes
     ]
     note = "factors above 1 are faster now; the verdict goes by the fraction of the roof, measured beside the engines"
+    if not changes:
+        note = "no engine was measured on the same workload then and now"
+    if unlike:
+        note += f". HARD TO COMPARE: {'; '.join(unlike)}"
     return Table(f"Since {path}", columns, rows, num_left=3, note=note)
 
 

@@ -81,11 +81,12 @@ def bench(
     with _progress(plan, len(plan.variants(plugins))) as tell:
         report = run(plan, plugins, tell)
     since = None
-    if then is not None:
+    if compare is not None and then is not None:
         from ..bench.compare import compare as compare_results  # noqa: PLC0415
+        from ..bench.compare import unlike  # noqa: PLC0415
         from ..bench.tables import change_table  # noqa: PLC0415
 
-        since = change_table(compare_results(then, report.results), str(compare))
+        since = change_table(compare_results(then, report.results), str(compare), unlike(compare, report))
     _show(report, since)
     _write(report, since, html, as_json)
     if not report.ok:

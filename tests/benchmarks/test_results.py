@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from isotoken.api.bench.compare import EXTRA_INFO, compare, load_results
+from isotoken.api.bench.compare import EXTRA_INFO, compare, load_results, unlike
 from isotoken.api.bench.measure import turned
 from isotoken.api.bench.results import Variant, load_report
+from isotoken.api.bench.tables import change_table
 
 from .made import ORT, TORCH, WRONG, report, result
 
@@ -77,6 +78,22 @@ def test_a_single_round_hides_small_changes(rounds: int, verdict: str) -> None:
 def test_only_what_is_in_both_is_compared() -> None:
     now = [result(TORCH, BASE, BASE, workload="W2"), result(Variant("other"), BASE, BASE), result(TORCH, BASE, BASE)]
     assert [(c.workload, c.label) for c in compare(report().results, now)] == [("W1", "torch float32")]
+
+
+def test_what_is_not_alike_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    report().save(path)
+    assert unlike(path, report()) == []
+    other = unlike(path, report(model="another", threads=1, share=4))
+    assert other == [
+        "model a <model> & more then, another now",
+        "threads 2 then, 1 now",
+        "part of the workloads 1/1 then, 1/4 now",
+    ]
+    assert "HARD TO COMPARE: model a" in change_table(compare(report().results, report().results), "x", other).note
+    assert change_table([], "x").note == "no engine was measured on the same workload then and now"
+    path.write_text('{"benchmarks": []}')
+    assert unlike(path, report()) == []
 
 
 def test_one_wrong_token_makes_a_report_wrong() -> None:
