@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from .charts import stream_chart, styles, swatch, workload_chart
 from .results import Point, Report
-from .tables import Table, facts, quiet, stream_table, workload_tables
+from .tables import FEW, Table, facts, quiet, stream_table, workload_tables
 from .workloads import DESCRIPTIONS
 
 TEMPLATE = "page.html"
@@ -51,6 +51,7 @@ def render_page(report: Report, since: Table | None = None) -> str:
         since=since,
         facts=facts(report),
         quiet=quiet(report),
+        few=FEW,
         wrong=[check.text for check in report.checks if not check.ok],
         num_judged=sum(check.verdict.positions for check in report.checks),
     )

@@ -18,6 +18,9 @@ FIGURES = {
     "prompt": "prompt tokens a second",
 }
 
+STREAMS = "each stream asks anew when it has its answer: 16 to 256 tokens in, 8 to 128 out"
+FEW = "There are two requests a stream in each round, eight at least: of so few the p99 is about the slowest"
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -65,7 +68,7 @@ def stream_table(points: Sequence[Point]) -> Table:
         "streams", "engine", "tokens", "output tok/s", "first token p50", "p99", "between tokens p50", "p99",
     )  # fmt: skip
     rows = [_point_row(point) for point in points]
-    note = "each stream asks anew when it has its answer: 16 to 256 tokens in, 8 to 128 out"
+    note = f"{STREAMS}. {FEW}"
     return Table("Streams", columns, rows, num_left=3, note=note)
 
 

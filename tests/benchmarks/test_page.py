@@ -71,6 +71,7 @@ def test_charts_are_titled_described_and_told_in_tables_too() -> None:
     assert "Left out: torch float32 int8" in page
     assert "other processes kept 0.2 CPUs busy (0.3 at most); load average 0.5 before, 1.5 after" in page
     assert "1.50 x" in page and "50%" in page
+    assert page.count("of so few the p99 is about the slowest") == 2, "beside the charts and the table"
 
 
 def test_wrong_tokens_get_no_figure() -> None:
