@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -165,7 +166,10 @@ def _report(path: str) -> dict[str, Any]:
 
 def _levels(path: str) -> dict[str, Any]:
     """Read a file of levels, for argparse. Raises ArgumentTypeError where it holds something else."""
-    levels = json.loads(Path(path).read_bytes())
+    try:
+        levels = json.loads(Path(path).read_bytes())
+    except ValueError:
+        levels = None
     if not isinstance(levels, dict) or not {"L0", "L1", "targets", "pairs", "controls"} <= levels.keys():
         raise argparse.ArgumentTypeError(f"{path} holds no levels")
     return levels
@@ -185,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     contents = Contents(args.reports, args.levels, args.note)
     drawn = picture(contents.targets, contents.levels) if contents.targets else ""
-    image = args.picture.relative_to(args.output.parent).as_posix() if args.picture and args.output else ""
+    image = Path(os.path.relpath(args.picture, args.output.parent)).as_posix() if args.picture and args.output else ""
     files = {args.output: matrix(contents, image), args.picture: drawn, args.html: page(matrix(contents), drawn)}
     for path, text in files.items():
         if path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from isotoken.conformance.drawing import BAD, FAIR, GOOD, NONE
-from isotoken.conformance.matrix import Contents, matrix
+from isotoken.conformance.matrix import Contents, main, matrix
 from isotoken.conformance.page import page
 from isotoken.conformance.picture import picture
 from isotoken.conformance.spec import behaviours
@@ -86,6 +87,18 @@ def test_the_tables_say_it_too(report: dict[str, Any], levels: dict[str, Any]) -
     assert text.count("| refused |") == len(levels["controls"])
     levels["controls"][0]["caught"] = False
     assert "**NOT REFUSED**" in matrix(Contents([report], levels))
+
+
+def test_the_picture_may_lie_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = str(DATA / "reference.json")
+    picture, table = tmp_path / "there" / "x.svg", tmp_path / "here" / "matrix.md"
+    assert main([report, "--picture", str(picture), "--output", str(table)]) == 0
+    assert "](../there/x.svg)" in table.read_text()
+    assert picture.read_text().startswith("<svg")
+    picture.write_text("no JSON")
+    with pytest.raises(SystemExit):
+        main([report, "--levels", str(picture)])
+    assert f"{picture} holds no levels" in capsys.readouterr().err
 
 
 def test_the_page_needs_no_other_file(report: dict[str, Any], levels: dict[str, Any]) -> None:
