@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 
+from ...core.batch import Batch
 from ...core.checkpoint import Checkpoint
 from ...core.fast_sampler import FastSampler
-from ...core.interfaces import RunnerConfig
+from ...core.interfaces import Logits, ModelRunner, RunnerConfig
 from . import sizes
 from .backend import make_form, make_graph, make_runner
 from .bindings import Window, WindowBinding
@@ -17,13 +22,39 @@ from .memory import available_bytes
 from .options import Options
 from .paged import PagedRunner, TorchBlocks
 from .recording import RecordedWindow, Recorder
-from .runner import OnnxRuntimeRunner
 from .session import open_session, weight_bytes
 
 
-def load_on_cuda(checkpoint: Checkpoint, config: RunnerConfig, options: Options) -> OnnxRuntimeRunner | PagedRunner:
+class OnStream:
+    """A runner each of whose steps is put on one stream, whichever is current: a draft model's runner has another."""
+
+    def __init__(self, runner: ModelRunner, stream: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._runner, self._stream = runner, stream
+        self.info, self.sampler = runner.info, runner.sampler
+
+    def forward(self, batch: Batch) -> Logits:
+        """See ModelRunner. Copies of rows, of what feeds a run and of its logits go to the stream that it runs on."""
+        with self._stream():
+            return self._runner.forward(batch)
+
+    def close(self) -> None:
+        """See ModelRunner."""
+        with self._stream():
+            self._runner.close()
+
+
+def load_on_cuda(checkpoint: Checkpoint, config: RunnerConfig, options: Options) -> OnStream:
     """Load a runner whose weights and rows lie on the device; logits come back to the host, where they are sampled."""
     device = find_device("cuda" if config.device == "auto" else config.device)
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        runner = _load(checkpoint, config, options, device, stream.cuda_stream)
+    return OnStream(runner, partial(torch.cuda.stream, stream))
+
+
+def _load(
+    checkpoint: Checkpoint, config: RunnerConfig, options: Options, device: torch.device, stream: int
+) -> ModelRunner:
     dtype = resolve_dtype(config.dtype, checkpoint.dtype)
     max_model_len = checkpoint.spec.resolve_max_model_len(config.max_model_len)
     kv_dtype = dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
@@ -33,15 +64,13 @@ def load_on_cuda(checkpoint: Checkpoint, config: RunnerConfig, options: Options)
         checkpoint, config, dtype=dtype, device=str(device), shape=shape, free=min(free, available_bytes())
     )
     graph = make_graph(checkpoint, config, options, device="cuda", dtype=dtype, kv_dtype=kv_dtype)
-    stream = torch.cuda.Stream(device)
-    torch.cuda.set_stream(stream)  # this thread's: what feeds a run is copied on the stream that it runs on
     graphs = options.cuda_graphs and graph.options.attention == "gqa"
     session = open_session(
         checkpoint,
         graph,
         options,
         num_threads=config.num_threads,
-        providers=[(PROVIDER, provider_options(device.index, stream.cuda_stream, graphs=graphs))],
+        providers=[(PROVIDER, provider_options(device.index, stream, graphs=graphs))],
     )
     require_provider(session)
     if options.attention == "paged":

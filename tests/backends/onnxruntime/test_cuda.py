@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import onnxruntime
@@ -23,6 +24,7 @@ from isotoken.backends.onnxruntime.bindings import Window, WindowBinding
 from isotoken.backends.onnxruntime.options import Options
 from isotoken.backends.onnxruntime.runner import OnnxRuntimeRunner
 from isotoken.backends.onnxruntime.session import open_session
+from isotoken.conformance.rig import Rig
 from isotoken.core.checkpoint import Checkpoint
 from isotoken.core.interfaces import RunnerConfig
 from isotoken.core.types import Unsupported
@@ -74,6 +76,35 @@ def test_rows_in_torchs_memory_give_the_same_bits(models: Models, attention: str
     quiet.close()
     busy.close()
     busy.close()
+
+
+def test_each_runner_works_on_a_stream_of_its_own(models: Models) -> None:
+    """Two runners that take turns, as a model and its draft model do; what is current outside is no matter."""
+    current = ["the default one"]
+
+    def stream(name: str) -> Callable[[], AbstractContextManager[None]]:
+        @contextmanager
+        def use() -> Iterator[None]:
+            current.append(name)
+            yield
+            current.pop()
+
+        return use
+
+    runners = {name: load_in_torch(models("llama"), recorded=False, attention="auto") for name in ("model", "draft")}
+    used: list[tuple[str, str]] = []
+    for name, runner in runners.items():
+        forward = runner.forward
+        runner.forward = lambda batch, name=name, forward=forward: used.append((name, current[-1])) or forward(batch)  # type: ignore[assignment]
+    placed = [cuda_load.OnStream(runner, stream(name)) for name, runner in runners.items()]
+    rigs = [Rig(runner) for runner in placed]
+    strands = [rig.strand([5, 6, 7, 8, 9]) for rig in rigs]
+    found = [rig.step([(strand, n, 1)])[0] for n in (3, 1, 1) for rig, strand in zip(rigs, strands, strict=True)]
+    assert used == [("model", "model"), ("draft", "draft")] * 3
+    assert all(np.array_equal(one, other) for one, other in zip(found[::2], found[1::2], strict=True))
+    for runner in placed:
+        runner.close()
+    assert current == ["the default one"]
 
 
 def test_half_precision_rows_in_torchs_memory(models: Models) -> None:
