@@ -15,6 +15,9 @@ from .workloads import Task, Workload
 BOUND = {"float64": 2e-5, "float32": 2e-5, "float16": 5e-3, "bfloat16": 1e-2}
 """By how much of the largest logit a run in this dtype may be off: twice that is the margin of a near-tie."""
 
+MOST_BELOW = 0.2
+"""Of the largest logit: quantised weights whose tokens are further below float32's best, on average, are a fault."""
+
 MAX_JUDGED = 8
 """Requests of a workload that are judged; the others are held to the same hash in every round."""
 
@@ -30,6 +33,7 @@ class Verdict:
     misjudged: int  # of those, the token is below the best by more than twice the bound
     differing: int  # near-ties that fell otherwise than in float32
     shortfall: float = 0.0  # logits by which the tokens taken are below the best, mean over the positions
+    share_below: float = 0.0  # the same in parts of each position's largest logit
 
     @property
     def ok(self) -> bool:
@@ -51,6 +55,8 @@ class Check:
     def text(self) -> str:
         """In a few words."""
         v = self.verdict
+        if self.kind == "alone" and v.share_below > MOST_BELOW and not self.unlike_alone:
+            return f"WRONG: {v.shortfall:.1f} logits below float32's best on average, which no quantisation explains"
         if self.kind == "alone":
             agreement = "the same alone" if self.ok else f"{self.unlike_alone} requests differ from themselves alone"
             error = (v.wrong + v.differing) / max(v.positions, 1)
@@ -88,7 +94,7 @@ class Judge:
 
     def judge(self, workload: Workload, run: Run, dtype: str) -> Verdict:
         """Judge MAX_JUDGED of the tasks, evenly spread."""
-        counts, shortfall = np.zeros(6, np.int64), 0.0
+        counts, shortfall, share = np.zeros(6, np.int64), 0.0, 0.0
         for task, tokens in _some(workload, run):
             seen = self._look(task.prompt, tokens)
             eps = BOUND[dtype] * seen.scale
@@ -98,7 +104,9 @@ class Judge:
             found = (decided, decided & other, ~decided, ~decided & low, ~decided & other)
             counts += np.array([len(tokens), *(int(part.sum()) for part in found)])
             shortfall += float((seen.best - seen.taken).sum())
-        return Verdict(*map(int, counts), shortfall=shortfall / max(int(counts[0]), 1))  # type: ignore[misc]
+            share += float(((seen.best - seen.taken) / seen.scale).sum())
+        num = max(int(counts[0]), 1)
+        return Verdict(*map(int, counts), shortfall=shortfall / num, share_below=share / num)  # type: ignore[misc]
 
     def check(self, subject: Isotoken, workload: Workload, run: Run) -> Check:
         """Check a run as its precision allows: see `Check.kind`."""
@@ -106,7 +114,8 @@ class Judge:
         quantised = subject.settings.get("quantization") is not None
         if quantised:
             unlike = sum(self._differs_alone(subject, task, tokens) for task, tokens in _some(workload, run))
-            return Check("alone", unlike == 0, token_hash(run), verdict, unlike)
+            ok = unlike == 0 and verdict.share_below <= MOST_BELOW
+            return Check("alone", ok, token_hash(run), verdict, unlike)
         kind: Literal["equal", "margins"] = "equal" if subject.dtype in ("float32", "float64") else "margins"
         return Check(kind, verdict.ok, token_hash(run), verdict)
 

@@ -72,7 +72,14 @@ def fragile(logits: Any, batch: Batch) -> Any:
     return logits
 
 
-BACKENDS = {"wrong": next_token, "late": late, "fragile": fragile, "good-int8": coarse, "crowded-int8": crowded}
+BACKENDS = {
+    "wrong": next_token,
+    "late": late,
+    "fragile": fragile,
+    "good-int8": coarse,
+    "crowded-int8": crowded,
+    "wrong-int8": next_token,
+}
 
 
 @hookimpl

@@ -80,10 +80,19 @@ def test_a_quantised_engine_must_agree_with_itself_alone(tiny: Path, plugins: Pl
         subject.close()
     good, crowded = found["good-int8"], found["crowded-int8"]
     assert (good.kind, good.ok, crowded.kind, crowded.ok) == ("alone", True, "alone", False)
-    assert good.verdict.shortfall > 0  # the error is stated, not judged
+    assert good.verdict.shortfall > 0  # the error is stated, and judged only where it is out of all proportion
     assert f"{good.verdict.shortfall:.3f} logits below" in good.text
     assert crowded.unlike_alone > 0
     assert "differ from themselves alone" in crowded.text
+
+
+def test_a_quantised_engine_may_not_say_anything(tiny: Path, plugins: Plugins, truth: Truth) -> None:
+    """It agrees with itself alone, and is wrong all the same."""
+    subject = engine(tiny, plugins, "wrong-int8", quantization="int8")
+    check = Judge(truth).check(subject, W2, subject.run(W2))
+    subject.close()
+    assert (check.kind, check.ok, check.unlike_alone) == ("alone", False, 0)
+    assert "WRONG" in check.text and "which no quantisation explains" in check.text
 
 
 class Fixed:
