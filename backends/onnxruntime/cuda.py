@@ -24,6 +24,14 @@ TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.b
 ELEMENT_TYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": 16}  # 16: ONNX's number
 SMALLEST_BUCKET = 256
 ON_HOST = ("total_sequence_length", "attention_metadata")
+RECORDED = {"session.record_ep_graph_assignment_info": "1"}
+"""The session's configuration that require_kernels needs."""
+HEAVY = frozenset({
+    "Attention", "DequantizeLinear", "Gelu", "Gemm", "GroupQueryAttention", "MatMul", "MatMulNBits", "PagedAttention",
+    "RMSNormalization", "RotaryEmbedding", "Sigmoid", "SimplifiedLayerNormalization",
+    "SkipSimplifiedLayerNormalization", "Softmax", "TensorScatter",
+})  # fmt: skip
+"""Operators on weights, activations and the cache. Those on sizes and indices belong on the host."""
 
 
 def find_device(wanted: str) -> torch.device:
@@ -69,6 +77,17 @@ def require_provider(session: ort.InferenceSession) -> None:
         raise Unsupported(
             f"backend onnxruntime: the session runs on {first}: {PROVIDER} could not be loaded, most often because the "
             "CUDA libraries that this onnxruntime-gpu was built for are not here (its log on stderr names them)"
+        )
+
+
+def require_kernels(session: ort.InferenceSession, provider: str = PROVIDER) -> None:
+    """Raise Unsupported if ONNX Runtime has quietly put operators that do the work on the CPU, for want of kernels."""
+    parts = session.get_provider_graph_assignment_info()
+    elsewhere = {node.op_type for part in parts if part.ep_name != provider for node in part.get_nodes()}
+    if strays := sorted(elsewhere & HEAVY):
+        raise Unsupported(
+            f"backend onnxruntime: onnxruntime {ort.__version__} would run {', '.join(strays)} on the CPU, for it has "
+            f"no kernels of {provider} for them in this dtype: choose another dtype, kv_cache_dtype or option attention"
         )
 
 

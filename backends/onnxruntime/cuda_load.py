@@ -17,7 +17,7 @@ from ...core.interfaces import Logits, ModelRunner, RunnerConfig
 from . import sizes
 from .backend import make_form, make_graph, make_runner
 from .bindings import Window, WindowBinding
-from .cuda import PROVIDER, TorchRows, find_device, provider_options, require_provider
+from .cuda import PROVIDER, RECORDED, TorchRows, find_device, provider_options, require_kernels, require_provider
 from .memory import available_bytes
 from .options import Options
 from .paged import PagedRunner, TorchBlocks
@@ -71,8 +71,10 @@ def _load(
         options,
         num_threads=config.num_threads,
         providers=[(PROVIDER, provider_options(device.index, stream, graphs=graphs))],
+        config=RECORDED,
     )
     require_provider(session)
+    require_kernels(session)
     if options.attention == "paged":
         info, shape = sizes.in_blocks(info, shape, config)
         blocks = TorchBlocks(shape, info.num_blocks, kv_dtype, device)

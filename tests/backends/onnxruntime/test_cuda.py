@@ -187,6 +187,22 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(models: Models) -> None:
         cuda.require_provider(open_session(source, graph, options, num_threads=1))
 
 
+def test_operators_that_were_put_on_the_cpu_are_named(models: Models) -> None:
+    """Where a kernel is missing ONNX Runtime takes the CPU's and copies weights and cache to and fro."""
+    source = models("gemma2")
+    graph = make_graph(
+        source, RunnerConfig(**SETTINGS), Options.read({}), device="cpu", dtype="float32", kv_dtype="float32"
+    )
+    session = open_session(source, graph, Options.read({}), num_threads=1, config=cuda.RECORDED)
+    with pytest.raises(
+        Unsupported, match=r"would run .*Gemm, GroupQueryAttention, .* on the CPU.*choose another dtype"
+    ):
+        cuda.require_kernels(session)
+    cuda.require_kernels(session, "CPUExecutionProvider")
+    found = {node.op_type for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()}
+    assert found - cuda.HEAVY <= {"Add", "Cast", "Concat", "Div", "Gather", "Mul", "Reshape", "Shape", "Tanh"}
+
+
 def test_attention_takes_the_form_that_has_a_kernel() -> None:
     def form(dtype: str, attention: str = "auto", device: str = "cuda") -> str:
         return attention_form(Options.read({"attention": attention}), device, dtype)
