@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,13 +11,13 @@ from pathlib import Path
 
 from isotoken.api.bench.checks import Judge
 from isotoken.api.bench.engines import Isotoken, Run, speed
+from isotoken.api.bench.machine import Others
 from isotoken.api.bench.truth import Truth
 from isotoken.api.bench.workloads import LONGEST, Workload, make_workload, small
 from isotoken.core.checkpoint import Checkpoint
 from isotoken.plugins.manager import Plugins
 
 from .process import Genai, Way, ways
-from .quiet import Others
 
 Tell = Callable[[str], None]
 
@@ -79,7 +78,7 @@ class Pair:
         firsts: list[tuple[float, float]] = []
         for index in range(1, rounds + 1):
             workload = self._workload(name, index)
-            with Others([os.getpid(), self.theirs.pid]) as others:
+            with Others(self.theirs.pid) as others:
                 theirs, ours, cpu = self._both(workload, ours_first=index % 2 == 0)
             found.append(Round(speed(workload, ours), speed(workload, theirs), cpu, others.cpus))
             firsts.append((statistics.median(ours.first_tokens()), statistics.median(theirs.first_tokens())))
