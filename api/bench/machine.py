@@ -50,10 +50,13 @@ def load_average() -> float:
 
 
 class Others:
-    """What other processes take meanwhile. A context manager; afterwards `cpus` is how many CPUs they kept busy."""
+    """What other processes take meanwhile. A context manager; afterwards `cpus` is how many CPUs they kept busy.
 
-    def __init__(self) -> None:
-        self._process = psutil.Process()
+    `ours` are ids of processes that are not others besides this one.
+    """
+
+    def __init__(self, *ours: int) -> None:
+        self._ours = [psutil.Process(), *map(psutil.Process, ours)]
         self.cpus = 0.0
 
     def __enter__(self) -> Others:
@@ -66,9 +69,10 @@ class Others:
 
     def _busy(self) -> float:
         """CPU seconds of everyone else since the machine started."""
-        times, own = psutil.cpu_times(), self._process.cpu_times()
+        times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0)
-        return float(sum(times) - idle - own.user - own.system)
+        own = sum(used.user + used.system for used in (process.cpu_times() for process in self._ours))
+        return float(sum(times) - idle - own)
 
 
 def _processor() -> str:

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
+from isotoken.api.bench.machine import Others
 from isotoken.api.bench.workloads import Task, Workload
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +24,6 @@ sys.path.append(str(ROOT))
 from benchmarks.peers.compare import Comparison, Round  # noqa: E402
 from benchmarks.peers.environment import convert  # noqa: E402
 from benchmarks.peers.process import Genai, Way, ways  # noqa: E402
-from benchmarks.peers.quiet import Others  # noqa: E402
 from benchmarks.peers.report import checks, table, write_json  # noqa: E402
 
 RAGGED = Workload("W3", [Task([9, 8, 7, 6], 5), Task([30], 2), Task([4, 5], 7)], 3)
@@ -100,15 +102,18 @@ def test_what_goes_wrong_over_there_is_said_here(peer: Genai, folder: Path, monk
 
 
 def test_others_are_others() -> None:
-    with Others([os.getpid()]) as mine:
-        burn()
-    with Others([]) as everybody:
-        burn()
-    assert everybody.cpus > mine.cpus - 0.5
-
-
-def burn() -> None:
-    sum(index * index for index in range(2_000_000))
+    """A process that computes is one of the others, unless its id is given."""
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        used = psutil.Process(child.pid).cpu_times
+        with Others() as all_others, Others(child.pid) as fewer:
+            start, deadline = used().user, time.monotonic() + 60
+            while used().user < start + 0.3 and time.monotonic() < deadline:
+                sum(range(100_000))
+    finally:
+        child.kill()
+        child.wait()
+    assert all_others.cpus > fewer.cpus
 
 
 def test_the_table_shows_the_median_of_ratios(tmp_path: Path) -> None:
