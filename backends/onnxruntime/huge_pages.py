@@ -1,6 +1,6 @@
 """Huge pages for memory that every step reads from end to end: weights, 2 MiB a page instead of 4 KiB.
 
-Reading them is then 2 to 9% faster (measured with ONNX Runtime, one stream, int4 the most). Linux alone; elsewhere, and
+A step of one stream was then 1 to 9% faster (ONNX Runtime, a busy machine; int4 gained most, float32 least). Linux alone; elsewhere, and
 where the system is short of them, nothing happens.
 """
 
