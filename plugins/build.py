@@ -116,6 +116,7 @@ def build_ahead(config: EngineConfig, plugins: Plugins, on_progress: Callable[[s
     """
     checkpoint = Checkpoint.open(Path(config.model))
     reasons: list[str] = []
+    config = _within_budget(config, reasons)
     name, backend = choose_backend(config, plugins, reasons)
     if not isinstance(backend, AheadOfTime):
         raise Unsupported(

@@ -41,6 +41,17 @@ def test_it_prints_where_the_engine_is_and_generate_uses_it(
     assert world.CALLS.count(BUILD) == 1
 
 
+def test_limits_that_are_settled_for_serving_are_for_building_too(
+    flags: list[str], world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More requests than tokens in a step are not run at once, and an engine is built for how many are."""
+    limits = ["--max-num-batched-tokens", "8", "--max-num-seqs", "16"]
+    assert main(["build", "isotoken-draft", *flags, *limits]) == 0
+    assert "max_num_seqs 8" in capsys.readouterr().err
+    assert main(["generate", "--model", "isotoken-draft", "--max-tokens", "4", "The ", *flags, *limits]) == 0
+    assert world.CALLS.count(BUILD) == 1
+
+
 def test_the_text_is_that_of_torch(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for backend in (flags, ["--backend", "torch", "--dtype", "float32"]):
