@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ...conformance.diff import Answer, Question
     from ..text import TextModel
 
-_SIDE = "A side: NAME[:DTYPE][:QUANTIZATION][:DEVICE], such as torch:bfloat16. Give it twice. Default: float32, cpu."
+_SIDE = "NAME[:DTYPE][:int8|int4][:DEVICE], such as torch:bfloat16. Give it twice. Default: float32, cpu."
 
 
 def diff(
