@@ -170,8 +170,8 @@ class KVCache(Protocol):
     def take_block_copies(self) -> list[tuple[int, int, int]]:
         """(from block, to block, tokens) to do before the next forward; a cache that shares blocks has none.
 
-        A block copied to itself says how many of its tokens are still needed; only a runner with max_cached_tokens
-        is told so.
+        A block copied to itself says how many of its tokens are still needed, and that another request may go on behind
+        them; only a runner with max_cached_tokens is told so.
         """
         ...
 

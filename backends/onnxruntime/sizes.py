@@ -62,7 +62,8 @@ def plan(
     """Settle the limits for `free` bytes of memory. Raises ValueError when the weights and one row do not fit.
 
     On the CPU rows are committed as they are written, so there may be more than would fit if all were full: then
-    max_cached_tokens says how many tokens do. A number of blocks that was asked for is taken at its word.
+    max_cached_tokens says how many tokens do. A number of blocks that was asked for is taken at its word. It is said
+    where all fit too, for then the runner is told where another request goes on in a row, which is no decode.
     """
     spec = checkpoint.spec
     weights = int(num_parameters(checkpoint) * QUANTIZED_BYTES.get(config.quantization or "", ITEM_BYTES[dtype]))
@@ -79,7 +80,7 @@ def plan(
     is_lazy = device == "cpu" and not config.num_blocks
     if not is_lazy and not config.num_blocks:
         rows = min(rows, room)
-    max_cached_tokens = room_bytes // shape.token_bytes if is_lazy and room < rows else 0
+    fitting = room_bytes // shape.token_bytes if is_lazy and room < rows else 0
     return RunnerInfo(
         vocab_size=spec.vocab_size,
         eos_token_ids=checkpoint.eos_token_ids,
@@ -90,10 +91,10 @@ def plan(
         or max(config.max_num_seqs, min(config.max_num_batched_tokens, LOGITS_BYTES // (4 * spec.vocab_size))),
         block_size=max_model_len,
         num_blocks=rows,
-        max_cached_tokens=max_cached_tokens,
+        max_cached_tokens=fitting or rows * max_model_len,
         dtype=dtype,
         device=device,
-        kv_cache_bytes=max_cached_tokens * shape.token_bytes or rows * shape.row_bytes,
+        kv_cache_bytes=fitting * shape.token_bytes or rows * shape.row_bytes,
     )
 
 
@@ -102,5 +103,10 @@ def in_blocks(info: RunnerInfo, shape: RowShape, config: RunnerConfig) -> tuple[
     block_size = min(config.block_size, info.max_model_len)
     shape = replace(shape, num_positions=block_size)
     num_blocks = config.num_blocks or info.num_blocks * info.max_model_len // block_size
-    info = replace(info, block_size=block_size, num_blocks=num_blocks, kv_cache_bytes=num_blocks * shape.row_bytes)
-    return info, shape
+    return replace(
+        info,
+        block_size=block_size,
+        num_blocks=num_blocks,
+        max_cached_tokens=0,
+        kv_cache_bytes=num_blocks * shape.row_bytes,
+    ), shape

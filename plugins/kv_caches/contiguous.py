@@ -42,8 +42,8 @@ class ContiguousKVCache:
         self._copies: dict[int, tuple[int, int]] = {}  # to: (from, tokens)
         self._room = info.max_cached_tokens or info.num_blocks * info.block_size  # tokens left beside those counted
         self._counted = [0] * info.num_blocks  # tokens that each row holds or may grow to
-        self._forgotten: dict[int, int] = {}  # rows of whose tokens the runner need keep only so many
-        self._is_bounded = info.max_cached_tokens > 0
+        self._cut: dict[int, int] = {}  # rows of whose tokens the runner is to keep only so many
+        self._tells = info.max_cached_tokens > 0  # whether the runner wants to know
 
     @property
     def block_size(self) -> int:
@@ -112,10 +112,10 @@ class ContiguousKVCache:
                 return False
             self._held[other] = []
             self._count(other, 0)
-            self._forgotten[other] = 0
-        self._forgotten.pop(row, None)
-        if num_kept and need < len(self._held[row]):  # else what lies behind num_kept is soon written over
-            self._forgotten[row] = num_kept
+            self._cut[other] = 0
+        self._cut.pop(row, None)
+        if num_kept:  # another request goes on there, and may not need as much room
+            self._cut[row] = num_kept
         del self._free[row]
         self._owners[row], self._held[row], self._salts[row] = request, [], request.cache_salt
         self._count(row, need)
@@ -149,12 +149,12 @@ class ContiguousKVCache:
         request.num_computed_tokens = 0
 
     def take_block_copies(self) -> list[tuple[int, int, int]]:
-        """(from row, to row, tokens) to be carried out before the next forward."""
+        """(from row, to row, tokens) to be carried out before the next forward; to itself: where a row is cut."""
         copies = [(source, target, num_tokens) for target, (source, num_tokens) in self._copies.items()]
         self._copies.clear()
-        if self._is_bounded:
-            copies += [(row, row, num_kept) for row, num_kept in sorted(self._forgotten.items())]
-        self._forgotten.clear()
+        if self._tells:
+            copies += [(row, row, num_kept) for row, num_kept in sorted(self._cut.items())]
+        self._cut.clear()
         return copies
 
     def check(self, requests: Sequence[Request]) -> None:

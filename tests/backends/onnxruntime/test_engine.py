@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from isotoken.backends.onnxruntime.backend import OnnxRuntimeBackend
@@ -83,6 +84,20 @@ def test_a_warm_prefix_is_copied(folder: Path, plain: Service) -> None:
     cold = Service(folder / "llama", prefix_caching=False)
     assert cold.run(again) == {name: service.tokens[name] for name in again}
     assert not any(request.num_cached_tokens for request in cold.requests.values())
+
+
+def test_what_was_answered_before_changes_no_bit(folder: Path) -> None:
+    """A prompt whose last token alone is new goes on in a warm row as it would in a cold one: it is no decode."""
+    prompt, warm = PROMPTS["e"], Service(folder / "llama")
+    warm.run({"before": prompt[:-1]}, max_tokens=1)
+    found = []
+    for service in (warm, Service(folder / "llama", prefix_caching=False)):
+        forward, logits = service.built.engine._runner.forward, []
+        service.built.engine._runner.forward = lambda b, f=forward, to=logits: to.append(f(b).copy()) or f(b)  # type: ignore[method-assign]
+        service.run({"again": prompt}, max_tokens=1)
+        found.append(logits[-1])
+    assert warm.requests["again"].num_cached_tokens == len(prompt) - 1
+    assert np.array_equal(*found)
 
 
 def test_requests_take_turns_on_a_single_row(folder: Path, plain: Service) -> None:

@@ -86,14 +86,14 @@ def test_there_may_be_rows_for_more_tokens_than_memory(models: Models) -> None:
         return sizes.plan(source, wanted, dtype="float32", device="cpu", shape=shape, free=free)
 
     roomy, tight = plan(1 << 30), plan(2 * source.num_bytes + 3 * shape.row_bytes)
-    assert (roomy.num_blocks, roomy.max_cached_tokens) == (24, 0)
+    assert (roomy.num_blocks, roomy.max_cached_tokens) == (24, 24 * MAX_MODEL_LEN)
     assert tight.num_blocks == 24
     assert MAX_MODEL_LEN <= tight.max_cached_tokens < 24 * MAX_MODEL_LEN
     assert tight.kv_cache_bytes == tight.max_cached_tokens * shape.token_bytes < roomy.kv_cache_bytes
     chosen = plan(2 * source.num_bytes + 3 * shape.row_bytes, num_blocks=24, block_size=MAX_MODEL_LEN)
-    assert (chosen.num_blocks, chosen.max_cached_tokens) == (24, 0)
+    assert (chosen.num_blocks, chosen.max_cached_tokens) == (24, 24 * MAX_MODEL_LEN)
     on_gpu = sizes.plan(source, config, dtype="float32", device="cuda:0", shape=shape, free=1_000_000)
-    assert on_gpu.num_blocks < 24 and on_gpu.max_cached_tokens == 0
+    assert on_gpu.num_blocks < 24 and on_gpu.max_cached_tokens == on_gpu.num_blocks * MAX_MODEL_LEN
 
 
 def test_too_much_address_space_is_refused_in_words() -> None:
