@@ -148,9 +148,11 @@ def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None
     name = names[0] if names else default_name(Path(info.model))
     body = json.dumps({"prompt": "The capital of France is", "max_tokens": 16, "temperature": 0})
     curl = ["curl", "-s", f"{url}/v1/completions", "-H", "Content-Type: application/json", "-d", body]
+    weights = info.settings.get("quantization", "none")
+    computes = info.dtype if weights == "none" else f"{info.dtype} with {weights} weights"
     lines = [
         f"isotoken serves {name} on {url}",
-        f"  engine   {info.backend} on {info.device} in {info.dtype}, context of {info.max_model_len} tokens",
+        f"  engine   {info.backend} on {info.device} in {computes}, context of {info.max_model_len} tokens",
         *(f"           {reason}" for reason in info.why),
         f"  docs     {url}/docs",
         f"  try      {shlex.join(curl)}",

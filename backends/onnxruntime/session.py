@@ -141,7 +141,7 @@ def flash_attention(wanted: bool) -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ[NO_FLASH]
+            os.environ.pop(NO_FLASH, None)
         else:
             os.environ[NO_FLASH] = before
 

@@ -25,6 +25,7 @@ class TorchBackend:
         self.capabilities = Capabilities(
             dtypes=frozenset(DTYPES),
             devices=frozenset({"cpu", "cuda"} if torch.cuda.is_available() else {"cpu"}),
+            missing_devices={} if torch.cuda.is_available() else {"cuda": missing_cuda()},
             batch_invariant=not_implemented(
                 "torch picks its matrix products by the number of rows, so a row's last bits depend on the batch"
             ),
@@ -45,6 +46,13 @@ class TorchBackend:
         return TorchRunner(checkpoint, config, device, dtype, packed=options["packed_weights"] == "auto")
 
 
+def missing_cuda() -> str:
+    """Return what keeps torch from CUDA, where it is not available."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA (see https://pytorch.org/get-started)"
+    return "an NVIDIA GPU and its driver are needed, and torch finds none"
+
+
 def resolve_device(wanted: str) -> torch.device:
     """Return the device for "auto", "cpu", "cuda" or "cuda:1". Raises Unsupported saying what is missing."""
     name, _, index = wanted.partition(":")
@@ -54,13 +62,8 @@ def resolve_device(wanted: str) -> torch.device:
         return torch.device("cpu")
     if name != "cuda" or (index and not index.isdecimal()):
         raise Unsupported(f"backend torch: device {wanted!r} is not one of auto, cpu, cuda, cuda:N")
-    if torch.version.cuda is None:
-        raise Unsupported(
-            f"backend torch: device {wanted!r} needs a PyTorch built for CUDA; torch {torch.__version__} is built "
-            "without it (see https://pytorch.org/get-started)"
-        )
     if not torch.cuda.is_available():
-        raise Unsupported(f"backend torch: device {wanted!r} needs an NVIDIA GPU and its driver; torch finds none")
+        raise Unsupported(f"backend torch: device {wanted!r} cannot be used here: {missing_cuda()}")
     if index and int(index) >= torch.cuda.device_count():
         raise Unsupported(f"backend torch: device {wanted!r} is not here: {torch.cuda.device_count()} GPU(s) found")
     return torch.device(wanted)

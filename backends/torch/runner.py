@@ -135,6 +135,8 @@ class TorchRunner:
     def _copy_blocks(self, copies: NDArray[np.int32]) -> None:
         tile_size, each = self.shape.tile_size, self.shape.tiles_per_block
         for source, target, tokens in copies.tolist():
+            if source == target:  # its tokens are where they are needed
+                continue
             whole, rest = divmod(tokens, tile_size)
             first, second = source * each, target * each
             self.caches[:, second : second + whole] = self.caches[:, first : first + whole]

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from isotoken.backends.onnxruntime import plugin, session
 from isotoken.backends.onnxruntime import runner as runner_module
-from isotoken.backends.onnxruntime.backend import OnnxRuntimeBackend
+from isotoken.backends.onnxruntime.backend import OnnxRuntimeBackend, no_cuda
 from isotoken.backends.onnxruntime.options import Options
 from isotoken.conformance.rig import Rig
 from isotoken.core.checkpoint import Checkpoint
@@ -207,6 +207,7 @@ def test_a_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         plugin.load_backend()
 
 
+@pytest.mark.skipif(not no_cuda(), reason="there is one here")
 def test_the_gpu_is_not_offered_where_there_is_none() -> None:
     backend = OnnxRuntimeBackend()
     assert backend.capabilities.devices == {"cpu"}

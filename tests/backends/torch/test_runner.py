@@ -195,9 +195,11 @@ def test_what_cannot_be_is_refused_in_words(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_missing_gpu_is_said_to_be_missing() -> None:
-    with pytest.raises(Unsupported, match=r"built for CUDA|finds none"):
+    with pytest.raises(Unsupported, match=r"built without CUDA|finds none"):
         resolve_device("cuda")
-    assert TorchBackend().capabilities.devices == {"cpu"}
+    can = TorchBackend().capabilities
+    assert can.devices == {"cpu"}
+    assert "torch" in can.missing_devices["cuda"]
     assert resolve_device("auto") == torch.device("cpu")
 
 
