@@ -73,28 +73,22 @@ def test_generate_refuses_a_prompt_beyond_the_context(generate: Run) -> None:
 
 
 BOOM = """
+from isotoken.core.scheduler import ContinuousScheduler
 from isotoken.plugins.hookspecs import hookimpl
 
 ISOTOKEN_API = "1.0"
 
-class Boom:
-    def __init__(self, context):
-        self.steps = 0
+class Boom(ContinuousScheduler):
+    steps = 0
 
-    def propose(self, requests):
+    def schedule(self):
         self.steps += 1
-        if self.steps > 3:
+        if self.steps > 4:
             raise RuntimeError("boom")
-        return [[] for _ in requests]
-
-    def release(self, request_id):
-        pass
-
-    def close(self):
-        pass
+        return super().schedule()
 
 @hookimpl
-def register_drafters(register):
+def register_schedulers(register):
     register("boom", Boom)
 """
 
@@ -107,7 +101,7 @@ def test_generate_says_which_plugin_ended_the_engine(
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: boom\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[isotoken]\nboom = boom\n")
-    done = generate("--drafter", "boom", "--debug", "The quick", PYTHONPATH=str(tmp_path))
+    done = generate("--scheduler", "boom", "--debug", "The quick", PYTHONPATH=str(tmp_path))
     streamed = done.stdout.removesuffix("\n")
     assert streamed
     assert done.stdout == streamed + "\n"  # the error does not stick to what came

@@ -234,7 +234,8 @@ def test_pytest_fails_a_backend_with_wrong_tokens(cache: Path, tmp_path: Path) -
 
 
 def _pytest(*arguments: str, code: int = 0, path: Path | None = None) -> str:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": str(path)} if path else {})
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment = inherited | {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": str(path)} if path else {})
     done = subprocess.run(
         [
             sys.executable,
