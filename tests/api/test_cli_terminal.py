@@ -14,8 +14,9 @@ import pytest
 
 TIMEOUT = 120  # seconds; a limit for a hung command, not for a slow one
 START = """
-import fcntl, sys, termios
+import fcntl, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C comes from the terminal, as it does to a user
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may have it ignored
 from isotoken.api.cli import main
 sys.exit(main())
 """
