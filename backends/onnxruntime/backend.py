@@ -14,12 +14,13 @@ from ...core.checkpoint import Checkpoint
 from ...core.fast_sampler import FastSampler
 from ...core.interfaces import ModelRunner, RunnerConfig, RunnerInfo
 from ...core.types import Unsupported
+from ..host_memory import available_bytes
 from ..onnx_graph import Graph, GraphOptions, build_graph
 from ..onnx_graph.options import AttentionForm
 from . import sizes
 from .bindings import Bindings, Window, WindowBinding
 from .forms import Form, gqa_inputs, standard_form
-from .memory import HostRows, available_bytes, trim_heap
+from .memory import HostRows, trim_heap
 from .options import Options
 from .runner import OnnxRuntimeRunner
 from .session import open_session, weight_bytes

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.types import Unsupported
+from ..host_memory import gib
 from .bindings import Float32
-from .memory import RowShape, gib
+from .memory import RowShape
 
 PROVIDER = "CUDAExecutionProvider"
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -14,11 +14,11 @@ from ...core.batch import Batch
 from ...core.checkpoint import Checkpoint
 from ...core.fast_sampler import FastSampler
 from ...core.interfaces import Logits, ModelRunner, RunnerConfig
+from ..host_memory import available_bytes
 from . import sizes
 from .backend import make_form, make_graph, make_runner
 from .bindings import Window, WindowBinding
 from .cuda import PROVIDER, RECORDED, TorchRows, find_device, provider_options, require_kernels, require_provider
-from .memory import available_bytes
 from .options import Options
 from .paged import PagedRunner, TorchBlocks
 from .recording import RecordedWindow, Recorder

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ...core.batch import Batch
 from ...core.interfaces import RunnerInfo, Sampler
+from ..host_memory import gib
 from .cuda import ELEMENT_TYPES, TORCH, TorchFeeds
-from .memory import RowShape, gib
+from .memory import RowShape
 
 Float32 = NDArray[np.float32]
 

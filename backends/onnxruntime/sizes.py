@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo
+from ..host_memory import gib
 from ..rows import num_rows
-from .memory import RowShape, gib
+from .memory import RowShape
 
 LOGITS_BYTES = 256 << 20  # of float32 logits in one forward
 WARM_ROWS = 16

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...core.batch import Batch
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo, Sampler
+from ..host_memory import available_bytes, gib
 from . import memory
 from .attention import GROUP_BYTES, Geometry, make_plan
 from .layers import StepInputs
@@ -111,7 +112,7 @@ class TorchRunner:
             return Decoder(checkpoint.spec, loader, self.max_model_len)
         except torch.OutOfMemoryError as error:
             raise ValueError(
-                f"backend torch: {memory.gib(checkpoint.num_bytes)} of weights do not fit {self.device}: {error}"
+                f"backend torch: {gib(checkpoint.num_bytes)} of weights do not fit {self.device}: {error}"
             ) from error
 
     def _to_device(self, *arrays: NDArray[np.int32]) -> list[Tensor]:
@@ -147,12 +148,12 @@ class TorchRunner:
 
     def _check_cpu_room(self, checkpoint: Checkpoint, config: RunnerConfig) -> None:
         """Refuse before anything is read what the memory cannot hold."""
-        free = memory.available_bytes()
+        free = available_bytes()
         wanted = config.num_blocks * self.shape.block_bytes
         if checkpoint.num_bytes + wanted > free:
             raise ValueError(
-                f"backend torch: {memory.gib(checkpoint.num_bytes)} of weights and {memory.gib(wanted)} of K/V cache "
-                f"do not fit {memory.gib(free)} of free memory: choose a smaller model or lower num_blocks"
+                f"backend torch: {gib(checkpoint.num_bytes)} of weights and {gib(wanted)} of K/V cache "
+                f"do not fit {gib(free)} of free memory: choose a smaller model or lower num_blocks"
             )
 
     def _default_num_blocks(self, config: RunnerConfig) -> int:
@@ -162,7 +163,7 @@ class TorchRunner:
                 max_model_len=self.max_model_len,
                 max_num_seqs=config.max_num_seqs,
                 memory_fraction=config.memory_fraction,
-                free=memory.available_bytes(),
+                free=available_bytes(),
             )
         reserve = self._profile(config)
         free, total = torch.cuda.mem_get_info(self.device)

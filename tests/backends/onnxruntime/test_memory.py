@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from isotoken.backends.onnxruntime import sizes
-from isotoken.backends.onnxruntime.memory import HostRows, RowShape, available_bytes
+from isotoken.backends.onnxruntime.memory import HostRows, RowShape
 from isotoken.backends.onnxruntime.placement import Placement
 from isotoken.conformance.rig import Rig
 from isotoken.core.checkpoint import Checkpoint
@@ -206,12 +205,3 @@ def test_rows_full_of_nan_do_no_harm(models: Models) -> None:
     assert np.array_equal(*found)
     runner.close()
     clean.close()
-
-
-def test_files_in_a_containers_memory_make_room(tmp_path: Path) -> None:
-    """Whoever has read a checkpoint has filled its memory with the file's pages, which the system takes back."""
-    for name, text in (("max", "5000000"), ("current", "4900000"), ("stat", "anon 100\ninactive_file 4000000\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert available_bytes(tmp_path) == 5_000_000 - 900_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_bytes(tmp_path) > 5_000_000

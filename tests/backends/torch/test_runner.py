@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -246,9 +245,3 @@ def test_a_block_is_whole_tiles(block_size: int, tile_size: int) -> None:
 def test_listing_the_plugin_does_not_import_torch() -> None:
     code = "import sys, isotoken.backends.torch.plugin; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_files_in_a_containers_memory_make_room(tmp_path: Path) -> None:
-    for name, text in (("max", "5000000"), ("current", "4900000"), ("stat", "anon 100\ninactive_file 4000000\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert memory.available_bytes(tmp_path) == 5_000_000 - 900_000
