@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from isotoken.api.bench.checks import Judge, Verdict
-from isotoken.api.bench.engines import token_hash
+from isotoken.api.bench.workloads import Workload
 
 from .engines import Isotoken, Run, Transformers
-from .workloads import Workload
-
-__all__ = ["Verdict", "check_float32", "judge", "token_hash"]
 
 
 def judge(oracle: Transformers, workload: Workload, run: Run, dtype: str) -> Verdict:

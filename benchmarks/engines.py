@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from isotoken.api.bench.engines import Isotoken, Run, Subject, speed
-
-from .workloads import Task, Workload, static_batches
+from isotoken.api.bench.workloads import Task, Workload, static_batches
 
 __all__ = ["Isotoken", "Run", "Subject", "Transformers", "TransformersContinuous", "speed"]
 

@@ -27,17 +27,18 @@ from typing import Any
 
 import msgspec
 import torch
+from isotoken.api.bench.engines import token_hash
 from isotoken.api.bench.page import write_page
 from isotoken.api.bench.roof import Model, Roof, RoofMeter
 from isotoken.api.bench.run import Plan, run
 from isotoken.api.bench.truth import TRUTH
+from isotoken.api.bench.workloads import WORKLOADS, Workload, make_workload, small
 from isotoken.core.capabilities import Capabilities
 from isotoken.plugins.manager import Plugins
 
-from .checks import check_float32, judge, token_hash
+from .checks import check_float32, judge
 from .engines import Isotoken, Subject, Transformers, TransformersContinuous, speed
 from .make_model import ensure_model
-from .workloads import WORKLOADS, Workload, make_workload, small
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from isotoken.api.bench.workloads import Workload, make_workload, small
 
 from .engines import Isotoken, Run
 from .make_model import ensure_model
-from .workloads import Workload, make_workload, small
 
 SCHEDULERS = ("naive", "static", "continuous")
 DESCRIPTIONS = {

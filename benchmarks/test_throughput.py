@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from isotoken.api.bench.engines import token_hash
 from isotoken.api.bench.roof import Model, Roof, RoofMeter
+from isotoken.api.bench.workloads import WORKLOADS, Workload, make_workload, small
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from .checks import check_float32, judge, token_hash
+from .checks import check_float32, judge
 from .engines import Isotoken, Run, Transformers, speed
-from .workloads import WORKLOADS, Workload, make_workload, small
 
 LEAST = {"W1": 1.0, "W2": 1.0, "W3": 3.0, "W4": 1.0}
 """How many times transformers' speed must be reached on the 125m model."""
