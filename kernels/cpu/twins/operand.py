@@ -1,0 +1,62 @@
+"""Activations in the forms that a Linear reads: float32, bfloat16, and int8 with a scale a row.
+
+A row x is int8 as q = rint(x * (1 / scale)) within -127 ... 127, scale = max|x| / 127 (1 where that is as good as 0).
+FORM_I8 stores q + 128 as uint8; FORM_I8_SUMMED stores q, and for each group of inputs -8 * sum(q), which takes off the
+offset of 4-bit weights stored as 0 ... 15. Rows are filled up with zeros to a multiple of 32; the last group may be short.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from .memory import rows
+
+FORM_F32, FORM_BF16, FORM_I8, FORM_I8_SUMMED = 0, 1, 3, 4  # enum Form of program.h
+DTYPES = {
+    FORM_F32: np.dtype(np.float32),
+    FORM_BF16: np.dtype(ml_dtypes.bfloat16),
+    FORM_I8: np.dtype(np.uint8),
+    FORM_I8_SUMMED: np.dtype(np.int8),
+}
+SMALLEST_SCALE = np.finfo(np.float32).tiny
+
+Float32 = NDArray[np.float32]
+
+
+def filled_up(size: int) -> int:
+    """How wide a row of `size` elements is once it is filled up to a multiple of 32."""
+    return -(-size // 32) * 32
+
+
+def quantize_rows(x: Float32) -> tuple[NDArray[np.int8], Float32]:
+    """Return q [..., K] int8 and scales [...] of rows x [..., K]."""
+    scales = np.abs(x).max(axis=-1, initial=0).astype(np.float32) / np.float32(127)
+    scales = np.where(scales >= SMALLEST_SCALE, scales, np.float32(1))
+    inverse = np.float32(1) / scales
+    return np.rint(x * inverse[..., None]).clip(-127, 127).astype(np.int8), scales
+
+
+def write(out: Any, selection: slice, x: Float32) -> None:
+    """Store rows x [n, size] float32 as the rows `selection` of an Operand, in its form."""
+    size = x.shape[1]
+    width = filled_up(size)
+    values = rows(out.values, selection.stop, out.ld, width, DTYPES[out.form])[selection]
+    if out.form in (FORM_F32, FORM_BF16):
+        values[:, :size] = x
+        values[:, size:] = 0
+        return
+    q, scales = quantize_rows(x)
+    rows(out.scales, selection.stop, 1, 1, np.float32)[selection, 0] = scales
+    if out.form == FORM_I8:
+        values[:, :size] = (q.astype(np.int16) + 128).astype(np.uint8)
+        values[:, size:] = 128
+        return
+    values[:, :size] = q
+    values[:, size:] = 0
+    starts = np.arange(0, width, out.group)
+    sums = rows(out.sums, selection.stop, len(starts), len(starts), np.int32)[selection]
+    sums[:] = -8 * np.add.reduceat(values.astype(np.int32), starts, axis=1)
