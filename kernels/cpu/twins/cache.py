@@ -8,12 +8,13 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import program as p
 from .memory import array
-from .operand import FORM_BF16, FORM_F32, FORM_I8, quantize_rows
+from .operand import quantize_rows
 
-PIECE = 16  # TOKENS_A_BLOCK
-DTYPES = {FORM_F32: np.dtype(np.float32), FORM_BF16: np.dtype(ml_dtypes.bfloat16), FORM_I8: np.dtype(np.int8)}
-ELEMENTS_A_WORD = {FORM_F32: 1, FORM_BF16: 2, FORM_I8: 4}  # of keys: neighbouring dimensions that lie together
+PIECE = p.TOKENS_A_BLOCK
+DTYPES: dict[int, Any] = {p.FORM_F32: np.float32, p.FORM_BF16: ml_dtypes.bfloat16, p.FORM_I8: np.int8}
+ELEMENTS_A_WORD = {p.FORM_F32: 1, p.FORM_BF16: 2, p.FORM_I8: 4}  # of keys: neighbouring dimensions that lie together
 
 Array = NDArray[Any]
 Int64 = NDArray[np.int64]
@@ -22,19 +23,19 @@ Int64 = NDArray[np.int64]
 class CacheView:
     """The first `num_blocks` blocks of a layer's Cache."""
 
-    def __init__(self, cache: Any, num_blocks: int) -> None:
+    def __init__(self, cache: p.Cache, num_blocks: int) -> None:
         self.block_size, self.head_dim, self.form = cache.block_size, cache.head_dim, cache.form
         width = -(-cache.head_dim // PIECE) * PIECE
         dtype, word = DTYPES[cache.form], ELEMENTS_A_WORD[cache.form]
         pieces = (num_blocks, cache.block_size // PIECE, cache.num_kv_heads)
         keys = array(cache.keys, (*pieces, width // word, PIECE, word), dtype)
-        pair = 2 if cache.form == FORM_BF16 else 1
+        pair = 2 if cache.form == p.FORM_BF16 else 1
         values = array(cache.values, (*pieces, PIECE // pair, width, pair), dtype)
         # seen as [blocks, pieces, tokens / pair, pair, kv_heads, width / word, word]: views, so they can be written
         self._keys = keys.transpose(0, 1, 4, 2, 3, 5)  # [blocks, pieces, 16, kv_heads, width / word, word]
         self._values = values.transpose(0, 1, 3, 5, 2, 4)  # [blocks, pieces, 16 / pair, pair, kv_heads, width]
         self._pair, self._width = pair, width
-        if cache.form == FORM_I8:
+        if cache.form == p.FORM_I8:
             self._key_scales = array(cache.key_scales, (*pieces, PIECE), np.float32)
             self._value_scales = array(cache.value_scales, (*pieces, PIECE), np.float32)
 
@@ -42,7 +43,7 @@ class CacheView:
         """Store keys and values [T, kv_heads, D] float32 in slots [T]."""
         block, offset = np.divmod(slots.astype(np.int64), self.block_size)
         piece, token = np.divmod(offset, PIECE)
-        if self.form == FORM_I8:
+        if self.form == p.FORM_I8:
             keys, self._key_scales[block, piece, :, token] = quantize_rows(keys)
             values, self._value_scales[block, piece, :, token] = quantize_rows(values)
         filled_up = [(0, 0), (0, 0), (0, self._width - self.head_dim)]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import program as p
 from . import operand
-from .memory import array, rows
-from .selection import ROWS_LOGITS, selected
+from .memory import array, row_range, rows
 
 Float32 = NDArray[np.float32]
 
@@ -24,20 +22,20 @@ def normed(x: Float32, weight: int | None, eps: float) -> Float32:
     return (wide * inverse * factors).astype(np.float32)
 
 
-def norm(op: Any, step: Any) -> None:
+def norm(op: p.Norm, step: p.Step) -> None:
     """Norm rows of float32, or leave them as they are, and store them in the form of `out`."""
-    selection = selected(op.head, step)
-    if op.head.rows == ROWS_LOGITS:
+    wanted = row_range(op.head, step)
+    if op.head.rows == p.ROWS_LOGITS:
         indices = array(step.logits_indices, (step.num_logits,), np.int32)
         x = rows(op.x, step.num_tokens, op.ld, op.size, np.float32)[indices]
     else:
-        x = rows(op.x, selection.stop, op.ld, op.size, np.float32)[selection]
-    operand.write(op.out, selection, normed(x, op.weight, op.eps))
+        x = rows(op.x, wanted.stop, op.ld, op.size, np.float32)[wanted.start :]
+    operand.write(op.out, wanted, normed(x, op.weight, op.eps))
 
 
-def add_norm(op: Any, step: Any) -> None:
+def add_norm(op: p.AddNorm, step: p.Step) -> None:
     """Add factor * norm(y) to x."""
-    selection = selected(op.head, step)
-    x = rows(op.x, selection.stop, op.ld_x, op.size, np.float32)[selection]
-    y = rows(op.y, selection.stop, op.ld_y, op.size, np.float32)[selection]
+    wanted = row_range(op.head, step)
+    x = rows(op.x, wanted.stop, op.ld_x, op.size, np.float32)[wanted.start :]
+    y = rows(op.y, wanted.stop, op.ld_y, op.size, np.float32)[wanted.start :]
     x += np.float32(op.factor) * normed(y, op.weight, op.eps)

@@ -7,21 +7,12 @@ offset of 4-bit weights stored as 0 ... 15. Rows are filled up with zeros to a m
 
 from __future__ import annotations
 
-from typing import Any
-
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from .memory import rows
+from .. import program as p
+from .memory import operand_rows, rows
 
-FORM_F32, FORM_BF16, FORM_I8, FORM_I8_SUMMED = 0, 1, 3, 4  # enum Form of program.h
-DTYPES = {
-    FORM_F32: np.dtype(np.float32),
-    FORM_BF16: np.dtype(ml_dtypes.bfloat16),
-    FORM_I8: np.dtype(np.uint8),
-    FORM_I8_SUMMED: np.dtype(np.int8),
-}
 SMALLEST_SCALE = np.finfo(np.float32).tiny
 
 Float32 = NDArray[np.float32]
@@ -40,23 +31,23 @@ def quantize_rows(x: Float32) -> tuple[NDArray[np.int8], Float32]:
     return np.rint(x * inverse[..., None]).clip(-127, 127).astype(np.int8), scales
 
 
-def write(out: Any, selection: slice, x: Float32) -> None:
-    """Store rows x [n, size] float32 as the rows `selection` of an Operand, in its form."""
+def write(out: p.Operand, wanted: range, x: Float32) -> None:
+    """Store rows x [n, size] float32 as the wanted rows of an Operand, in its form."""
     size = x.shape[1]
     width = filled_up(size)
-    values = rows(out.values, selection.stop, out.ld, width, DTYPES[out.form])[selection]
-    if out.form in (FORM_F32, FORM_BF16):
+    values = operand_rows(out, wanted, width)
+    if out.form in (p.FORM_F32, p.FORM_BF16):
         values[:, :size] = x
         values[:, size:] = 0
         return
     q, scales = quantize_rows(x)
-    rows(out.scales, selection.stop, 1, 1, np.float32)[selection, 0] = scales
-    if out.form == FORM_I8:
+    rows(out.scales, wanted.stop, 1, 1, np.float32)[wanted.start :, 0] = scales
+    if out.form == p.FORM_I8:
         values[:, :size] = (q.astype(np.int16) + 128).astype(np.uint8)
         values[:, size:] = 128
         return
     values[:, :size] = q
     values[:, size:] = 0
     starts = np.arange(0, width, out.group)
-    sums = rows(out.sums, selection.stop, len(starts), len(starts), np.int32)[selection]
+    sums = rows(out.sums, wanted.stop, len(starts), len(starts), np.int32)[wanted.start :]
     sums[:] = -8 * np.add.reduceat(values.astype(np.int32), starts, axis=1)

@@ -1,20 +1,20 @@
-"""Route, Gather and Combine: a mixture of experts' way from tokens to experts and back."""
+"""Route, Gather and Combine: a mixture of experts' way from tokens to experts and back.
+
+Their own rows are the tokens, ROWS_TOKENS or ROWS_CHOSEN; what lies between them are places, ROWS_EXPERT or ROWS_ROUTED.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from . import operand
-from .memory import array, rows
-from .operand import FORM_BF16, FORM_F32, FORM_I8_SUMMED, filled_up
-from .selection import routing_of
+from .. import program as p
+from .memory import array, operand_rows, row_range, rows
+from .operand import filled_up
 
 
-def route(op: Any, step: Any) -> None:
+def route(op: p.Route, step: p.Step) -> None:
     """Choose each token's experts and shares, and give every choice a place, sorted by expert, then by token."""
-    routing, num_tokens = routing_of(op.routing), step.num_tokens
+    routing, num_tokens = p.Routing.from_address(op.routing or 0), len(row_range(op.head, step))
     num_experts, top_k = routing.num_experts, routing.top_k
     logits = rows(op.logits, num_tokens, op.ld, num_experts, np.float32).astype(np.float64)
     probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -35,27 +35,25 @@ def route(op: Any, step: Any) -> None:
     starts[1:] = np.cumsum(np.bincount(experts.reshape(-1), minlength=num_experts))
 
 
-def gather(op: Any, step: Any) -> None:
+def gather(op: p.Gather, step: p.Step) -> None:
     """Copy each place's token, with its scale and sums."""
-    routing = routing_of(op.head.routing)
-    num_places = step.num_tokens * routing.top_k
+    routing, num_tokens = p.Routing.from_address(op.head.routing or 0), len(row_range(op.head, step))
+    num_places = num_tokens * routing.top_k
     tokens = array(routing.tokens, (num_places,), np.int32)
     source, target, form = op.input, op.out, op.input.form
     width = filled_up(op.size)
-    dtype = operand.DTYPES[form]
-    target_rows = rows(target.values, num_places, target.ld, width, dtype)
-    target_rows[:] = rows(source.values, step.num_tokens, source.ld, width, dtype)[tokens]
-    if form not in (FORM_F32, FORM_BF16):
-        array(target.scales, (num_places,), np.float32)[:] = array(source.scales, (step.num_tokens,), np.float32)[tokens]
-    if form == FORM_I8_SUMMED:
+    operand_rows(target, range(num_places), width)[:] = operand_rows(source, range(num_tokens), width)[tokens]
+    if form not in (p.FORM_F32, p.FORM_BF16):
+        array(target.scales, (num_places,), np.float32)[:] = array(source.scales, (num_tokens,), np.float32)[tokens]
+    if form == p.FORM_I8_SUMMED:
         groups = -(-width // source.group)
-        sums = array(source.sums, (step.num_tokens, groups), np.int32)
+        sums = array(source.sums, (num_tokens, groups), np.int32)
         array(target.sums, (num_places, groups), np.int32)[:] = sums[tokens]
 
 
-def combine(op: Any, step: Any) -> None:
+def combine(op: p.Combine, step: p.Step) -> None:
     """Add up the experts' answers of each token by their shares, one after the other."""
-    routing, num_tokens = routing_of(op.head.routing), step.num_tokens
+    routing, num_tokens = p.Routing.from_address(op.head.routing or 0), len(row_range(op.head, step))
     shares = array(routing.shares, (num_tokens, routing.top_k), np.float32)
     places = array(routing.places, (num_tokens, routing.top_k), np.int32)
     y = rows(op.y, num_tokens * routing.top_k, op.ld_y, op.size, np.float32)
