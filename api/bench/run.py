@@ -23,6 +23,8 @@ from .workloads import ALL_WORKLOADS
 CONCURRENCIES = (1, 2, 4, 8, 16, 32)
 QUICK_SHARE = 4
 NO_QUANTIZATION = "none"
+NOTHING = "null"
+"""The backend that computes no model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class Plan:
     """What to compare. An engine is every combination of backend, dtype, quantization and scheduler."""
 
     model: str
-    backends: Sequence[str] = ()  # none: all that are installed and can run here, but the reference
+    backends: Sequence[str] = ()  # none: all that are installed and can run here, but the reference and null
     dtypes: Sequence[str] = ()  # "float32", or "torch:bfloat16" for one backend; none: auto
     quantizations: Sequence[str] = ()  # likewise; "none" is one too
     schedulers: Sequence[str] = ("continuous",)
@@ -72,14 +74,14 @@ def _asked_of(backend: str, asked: Sequence[str]) -> list[str]:
 
 
 def installed(plugins: Plugins) -> list[str]:
-    """Backends that can run here. Not the reference, which is there to be right."""
+    """Backends that can run here. Not the reference, which is there to be right, nor null, which computes nothing."""
     found = []
     for name in plugins.backends:
         try:
             backend = plugins.backends.get_factory(name)()
         except (PluginError, Unsupported):
             continue
-        if backend.capabilities.devices and name != TRUTH:
+        if backend.capabilities.devices and name not in (TRUTH, NOTHING):
             found.append(name)
     return found
 

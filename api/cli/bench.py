@@ -26,7 +26,7 @@ _MODEL_HELP = "As for `isotoken serve`, or random-125m, random-500m: made when f
 def bench(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)] = DEFAULT_MODEL,
     backend: Annotated[
-        list[str] | None, flag(_WHAT, "Repeatable. None: all installed but the reference.", metavar="NAME")
+        list[str] | None, flag(_WHAT, "Repeatable. None: all installed but reference and null.", metavar="NAME")
     ] = None,
     dtype: Annotated[
         list[str] | None, flag(_WHAT, "Or NAME:DTYPE for one backend. Repeatable.", metavar="DTYPE")
