@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 
 def gib(num_bytes: int) -> str:
@@ -21,3 +25,18 @@ def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         held = int(used.read_text()) - int(parts.get("inactive_file", 0))
         free = min(free, max(int(text) - held, 0))
     return free
+
+
+def release_pages(array: NDArray[Any]) -> None:
+    """Let the system take back the memory of a file mapping that has been copied; nothing where it is no mapping."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    if not isinstance(owner, mmap.mmap) or not hasattr(owner, "madvise"):
+        return
+    base = np.frombuffer(owner, dtype=np.uint8).ctypes.data
+    low, high = np.lib.array_utils.byte_bounds(array)
+    start = -(-(low - base) // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages only: neighbours may still be in use
+    stop = (high - base) // mmap.PAGESIZE * mmap.PAGESIZE
+    if stop > start:
+        owner.madvise(mmap.MADV_DONTNEED, start, stop - start)

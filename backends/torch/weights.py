@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.checkpoint import Checkpoint
+from ..host_memory import release_pages
 from .linear import Linear, PackedLinear, can_pack
 
 _TORCH = {"float32": torch.float32, "float16": torch.float16, "float64": torch.float64}
@@ -112,18 +112,3 @@ class _Interface:
     def __init__(self, interface: dict[str, Any], owner: NDArray[Any]) -> None:
         self.__array_interface__ = interface
         self.owner = owner
-
-
-def release_pages(array: NDArray[Any]) -> None:
-    """Let the system take back the memory of a file mapping that has been copied; nothing where it is no mapping."""
-    owner: Any = array
-    while isinstance(owner, np.ndarray | memoryview):
-        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    if not isinstance(owner, mmap.mmap) or not hasattr(owner, "madvise"):
-        return
-    base = np.frombuffer(owner, dtype=np.uint8).ctypes.data
-    low, high = np.lib.array_utils.byte_bounds(array)
-    start = -(-(low - base) // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages only: neighbours may still be in use
-    stop = (high - base) // mmap.PAGESIZE * mmap.PAGESIZE
-    if stop > start:
-        owner.madvise(mmap.MADV_DONTNEED, start, stop - start)

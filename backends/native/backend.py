@@ -1,0 +1,111 @@
+"""The native backend: what it can do here, and how a runner is put together."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from ...core.capabilities import Capabilities
+from ...core.checkpoint import Checkpoint
+from ...core.fast_sampler import FastSampler
+from ...core.interfaces import RunnerConfig
+from ...core.types import Unsupported
+from ..host_memory import available_bytes
+from . import sizes
+from .activations import Activations
+from .cache import Caches, CacheShape
+from .executor import Executor, Library, OpenExecutor
+from .memory import Arena
+from .options import Options, settle_threads
+from .pack_cache import PackCache
+from .parts import Parts
+from .precision import CACHES, COMPUTE, WEIGHTS, Precision
+from .rotations import Rotations
+from .runner import NativeRunner
+from .weights import PackedWeights
+from .weights_plan import Plan
+
+log = logging.getLogger("isotoken.native")
+
+
+class NativeBackend:
+    """Kernels of our own on the CPU: each sum in one order, whatever the batch and the number of threads."""
+
+    name = "native"
+    capabilities = Capabilities(
+        dtypes=frozenset(COMPUTE),
+        devices=frozenset({"cpu"}),
+        missing_devices={"cuda": "backend native has kernels for the CPU alone"},
+        quantizations=frozenset(WEIGHTS),
+        kv_cache_dtypes=frozenset(CACHES),
+        batch_invariant=True,
+    )
+
+    def __init__(self, open_executor: OpenExecutor = Library) -> None:
+        self._open_executor = open_executor
+
+    def load(self, checkpoint: Checkpoint, config: RunnerConfig) -> NativeRunner:
+        """Pack the weights and reserve K/V memory.
+
+        Raises Unsupported for what the backend does not do, ValueError for a setting that cannot be met, and both
+        before anything big is allocated.
+        """
+        options = Options.read(config.options)
+        _refuse_absent(config)
+        precision = Precision.read(config, checkpoint.dtype)
+        info, spec = sizes.limits(checkpoint, config, precision), checkpoint.spec
+        plan = Plan(checkpoint, precision)
+        activations = Activations(spec, precision, info)
+        shape = CacheShape.of(spec, precision, info.block_size)
+        logits_bytes = 4 * info.max_num_logits * info.vocab_size
+        need = sizes.Need(plan.num_bytes, activations.num_bytes + logits_bytes)
+        num_blocks = sizes.count_blocks(info, config, shape, need, available_bytes())
+        num_threads, cpus = settle_threads(config.num_threads, options.pin)
+        executor = self._open_executor(options, num_threads, cpus)
+        try:
+            weights = _load_weights(checkpoint, plan, executor, options, precision)
+            activations.allocate()
+            logits = Arena(logits_bytes)
+            parts = Parts(
+                spec=spec,
+                precision=precision,
+                weights=weights,
+                activations=activations,
+                caches=Caches(shape, num_blocks),
+                rotations=Rotations(spec, info.max_model_len),
+                logits=logits.address,
+            )
+            info = replace(
+                info,
+                num_blocks=num_blocks,
+                weight_bytes=weights.num_bytes,
+                kv_cache_bytes=num_blocks * shape.block_bytes,
+            )
+            log.info("backend native: %s kernels, %d threads", executor.isa, num_threads)
+            return NativeRunner(info, parts, logits, executor, FastSampler())
+        except BaseException:
+            executor.close()
+            raise
+
+
+def _refuse_absent(config: RunnerConfig) -> None:
+    if config.device not in ("auto", "cpu"):
+        raise Unsupported(f"backend native runs on the cpu alone, not on {config.device!r}")
+    if config.tensor_parallel_size != 1:
+        raise Unsupported(
+            f"backend native: tensor_parallel_size {config.tensor_parallel_size} is not available; only 1: "
+            "num_threads is how one model uses more of the machine"
+        )
+
+
+def _load_weights(
+    checkpoint: Checkpoint, plan: Plan, executor: Executor, options: Options, precision: Precision
+) -> PackedWeights:
+    weights = PackedWeights(checkpoint, plan)
+    # Only a Checkpoint itself is known by its key: a subclass may hand out other weights than the files hold.
+    keep = options.pack_cache is not None and precision.quantization is not None and type(checkpoint) is Checkpoint
+    cache = PackCache(options.pack_cache, checkpoint, plan) if keep and options.pack_cache else None
+    found = weights.fill(checkpoint, executor, cache)
+    if cache is not None:
+        log.info("backend native: packed weights %s %s", "read from" if found else "kept in", cache.path)
+    return weights

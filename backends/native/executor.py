@@ -1,0 +1,77 @@
+"""What runs programs and packs weights: the compiled kernels. Nothing else stands in for them when they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ...core.types import Unsupported
+from ...kernels.cpu import program as kernels
+from .memory import Array
+from .options import Options
+
+Prepared = Callable[[kernels.Step], None]
+"""A program, ready to be run for a step."""
+
+
+class Executor(Protocol):
+    """Runs the operations of kernels/cpu with a number of threads."""
+
+    isa: str  # the instruction set in use
+
+    def prepare(self, operations: Sequence[kernels.Operation]) -> Prepared:
+        """Return a program that can be run again and again. Holds on to the operations."""
+        ...
+
+    def pack(
+        self, form: int, matrix: Array, group: int, values: Array, scales: Array | None, sums: Array | None
+    ) -> None:
+        """Pack rows of a matrix [n, inputs], any float dtype, into memory of `packed_sizes` bytes."""
+        ...
+
+    def close(self) -> None:
+        """End the threads. Twice is harmless."""
+        ...
+
+
+OpenExecutor = Callable[[Options, int, "Sequence[int] | None"], Executor]
+"""Given the options, the number of threads and the CPU of each (None: not pinned)."""
+
+
+def check_library() -> None:
+    """Raise Unsupported, saying what is missing, where the kernels cannot be loaded."""
+    from ...kernels.cpu import library  # noqa: PLC0415  (loads the kernels)
+
+    try:
+        library.load()
+    except library.LibraryError as error:
+        raise Unsupported(f"backend native: {error}") from error
+
+
+class Library:
+    """The compiled kernels with a team of threads of their own."""
+
+    def __init__(self, options: Options, num_threads: int, cpus: Sequence[int] | None) -> None:
+        """Load and start. Raises Unsupported or ValueError saying what is missing."""
+        from ...kernels.cpu import library  # noqa: PLC0415  (loads the kernels)
+
+        try:
+            self._library = library.load(options.isa)
+            self._team = self._library.team(num_threads, cpus, options.spin_us)
+        except library.LibraryError as error:
+            raise Unsupported(f"backend native: {error}") from error
+        self.isa = self._library.isa
+
+    def prepare(self, operations: Sequence[kernels.Operation]) -> Prepared:
+        """Lay out the array of pointers that every step hands over."""
+        return self._team.prepare(operations)
+
+    def pack(
+        self, form: int, matrix: Array, group: int, values: Array, scales: Array | None, sums: Array | None
+    ) -> None:
+        """Pack with all threads."""
+        self._team.pack(form, matrix, group, values, scales, sums)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._team.close()

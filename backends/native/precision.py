@@ -1,0 +1,98 @@
+"""What a dtype, a quantisation and a K/V dtype come to: the forms in which weights, activations and K/V lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ...core.interfaces import RunnerConfig
+from ...core.types import Unsupported
+from ...kernels.cpu import program as kernels
+
+COMPUTE = {"float32": kernels.FORM_F32, "bfloat16": kernels.FORM_BF16}
+WEIGHTS = {
+    "int8": kernels.FORM_I8_GROUPS,
+    "int4": kernels.FORM_I4_GROUPS,
+    "w8a8": kernels.FORM_I8,
+    "w4a8": kernels.FORM_I4_A8,
+}
+OPERANDS = {"w8a8": kernels.FORM_I8, "w4a8": kernels.FORM_I8_SUMMED}  # of the others: the compute dtype's
+CACHES = {"float32": kernels.FORM_F32, "bfloat16": kernels.FORM_BF16, "int8": kernels.FORM_I8}
+GROUPED = (kernels.FORM_I8_GROUPS, kernels.FORM_I4_GROUPS, kernels.FORM_I4_A8)
+GROUP = 32  # inputs that share a scale
+STORED = {"float32": kernels.FORM_F32, "bfloat16": kernels.FORM_BF16, "float16": kernels.FORM_F16}  # in checkpoints
+DTYPES: dict[int, np.dtype[Any]] = {
+    kernels.FORM_F32: np.dtype(np.float32),
+    kernels.FORM_BF16: np.dtype(ml_dtypes.bfloat16),
+    kernels.FORM_I8: np.dtype(np.uint8),
+    kernels.FORM_I8_SUMMED: np.dtype(np.int8),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """How numbers lie in memory, in the words of kernels/cpu."""
+
+    dtype: str
+    quantization: str | None
+    kv_dtype: str
+
+    @classmethod
+    def read(cls, config: RunnerConfig, stored: str) -> Precision:
+        """Settle what a configuration leaves open, given the checkpoint's dtype. Raises Unsupported."""
+        dtype = config.dtype
+        if dtype == "auto":
+            dtype = stored if stored in COMPUTE else "float32"
+        for what, value, offered in (
+            ("dtype", dtype, COMPUTE),
+            ("quantization", config.quantization, [None, *WEIGHTS]),
+            ("kv_cache_dtype", config.kv_cache_dtype, ["auto", *CACHES]),
+        ):
+            if value not in offered:
+                names = ", ".join("none" if name is None else name for name in offered)
+                raise Unsupported(f"backend native: {what} {value!r} is not one of {names}")
+        kv_dtype = dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
+        return cls(dtype=dtype, quantization=config.quantization, kv_dtype=kv_dtype)
+
+    @property
+    def compute(self) -> int:
+        """The form that activations are rounded to between operations."""
+        return COMPUTE[self.dtype]
+
+    @property
+    def weights(self) -> int:
+        """The form of every matrix but routers."""
+        return WEIGHTS[self.quantization] if self.quantization else self.compute
+
+    @property
+    def operand(self) -> int:
+        """The form of activations that these matrices read."""
+        return OPERANDS.get(self.quantization or "", self.compute)
+
+    @property
+    def rounds_operands(self) -> bool:
+        """Whether that is not a form in which an operation before could leave its result."""
+        return self.operand != self.compute
+
+    @property
+    def between(self) -> int:
+        """The form of a result that is the operand of a matrix as it is, or is rounded to one."""
+        return kernels.FORM_F32 if self.rounds_operands else self.compute
+
+    @property
+    def cache(self) -> int:
+        """The form of keys and values."""
+        return CACHES[self.kv_dtype]
+
+    @property
+    def queries(self) -> int:
+        """The form of the queries that meet them."""
+        return kernels.FORM_F32 if self.cache == kernels.FORM_F32 else kernels.FORM_BF16
+
+
+def group_of(form: int) -> int:
+    """Return how many inputs share a scale, 0 where they do not."""
+    return GROUP if form in GROUPED else 0

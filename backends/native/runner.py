@@ -1,0 +1,101 @@
+"""The runner: fills in where a batch's arrays lie, and runs the model's program on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.batch import Batch, Float32
+from ...core.interfaces import RunnerInfo, Sampler
+from ...kernels.cpu.program import Step
+from .executor import Executor
+from .memory import Arena
+from .parts import Parts
+from .program import build_program
+
+
+class NativeRunner:
+    """A model and its K/V memory in main memory, and the threads that compute it. Not thread-safe."""
+
+    def __init__(self, info: RunnerInfo, parts: Parts, logits: Arena, executor: Executor, sampler: Sampler) -> None:
+        self.info = info
+        self.sampler: Sampler | None = sampler
+        self._parts, self._executor, self._memory = parts, executor, logits
+        self._logits: Float32 = logits.view(0, (info.max_num_logits, info.vocab_size), np.float32)
+        self._step = Step()
+        self._run = executor.prepare(build_program(parts))
+        self._closed = False
+
+    def forward(self, batch: Batch) -> Float32:
+        """Run one step; float32 logits [L, vocab_size], overwritten by the next one."""
+        if self._closed:
+            raise RuntimeError("backend native: the runner is closed")
+        if len(batch.block_copies):
+            self._parts.caches.copy(batch.block_copies)
+        num_tokens, num_logits = len(batch.input_ids), len(batch.logits_indices)
+        if num_tokens:
+            self._check(batch, num_tokens, num_logits)
+            arrays = self._fill(batch, num_tokens, num_logits)
+            self._run(self._step)
+            del arrays  # they had to live until here
+        return self._logits[:num_logits]
+
+    def close(self) -> None:
+        """Give back memory and threads."""
+        if self._closed:
+            return
+        self._closed = True
+        self._executor.close()
+        self._run = _closed
+        self._logits = np.empty((0, self.info.vocab_size), np.float32)
+        parts = self._parts
+        for memory in (self._memory, parts.weights, parts.activations, parts.caches, parts.rotations):
+            memory.close()
+
+    def _check(self, batch: Batch, num_tokens: int, num_logits: int) -> None:
+        """Refuse what would read or write beyond this runner's memory."""
+        info = self.info
+        if num_tokens > info.max_num_batched_tokens or num_logits > info.max_num_logits:
+            raise ValueError(
+                f"backend native: a step of {num_tokens} tokens and {num_logits} logits rows, at most "
+                f"{info.max_num_batched_tokens} and {info.max_num_logits} were asked for"
+            )
+        if batch.input_ids.view(np.uint32).max() >= info.vocab_size:  # a negative one is a large one
+            raise ValueError(f"backend native: a token id is not within the vocabulary of {info.vocab_size}")
+        self._parts.rotations.cover(int(batch.seq_lens.max()))
+
+    def _fill(self, batch: Batch, num_tokens: int, num_logits: int) -> list[Any]:
+        """Point the step at the batch's arrays; return what must be kept until it is done."""
+        step = self._step
+        arrays = [
+            _int32(batch.input_ids),
+            _int32(batch.positions),
+            _int32(batch.slot_mapping),
+            _int32(batch.query_start_loc),
+            _int32(batch.seq_lens),
+            _int32(batch.block_table),
+            _int32(batch.logits_indices),
+        ]
+        step.num_tokens, step.num_logits = num_tokens, num_logits
+        step.num_requests, step.table_width = batch.block_table.shape
+        (
+            step.input_ids,
+            step.positions,
+            step.slot_mapping,
+            step.query_start_loc,
+            step.seq_lens,
+            step.block_table,
+            step.logits_indices,
+        ) = [array.__array_interface__["data"][0] for array in arrays]
+        return arrays
+
+
+def _int32(array: NDArray[Any]) -> NDArray[np.int32]:
+    """The array as C reads it: itself, as the engine builds batches."""
+    return np.ascontiguousarray(array, np.int32)
+
+
+def _closed(step: Step) -> None:
+    raise RuntimeError("backend native: the runner is closed")
