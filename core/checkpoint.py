@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .decoder_spec import DecoderSpec
-from .safetensors_file import DTYPES, SafetensorsFile
+from .packed_format import PackedFormat, read_packed_format
+from .packed_weights import PackedWeight, QuantizedMatrix
+from .places import Place, TensorLocation, locate
 from .shards import open_shards, read_json
 from .types import CheckpointError
-from .weight_names import PREFIXES, Source, Weight, weights
+
+__all__ = ["Checkpoint", "QuantizedMatrix", "TensorLocation"]
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorLocation:
-    """The bytes of one tensor: a contiguous piece of a file, in C order, little-endian."""
-
-    path: Path
-    offset: int  # bytes from the beginning of the file; safetensors aligns tensors to 8 or not at all
-    num_bytes: int
-    dtype: str  # as numpy (with ml_dtypes) calls it, such as "bfloat16"
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A weight that was found."""
-
-    weight: Weight
-    file: SafetensorsFile
-    source: Source
-
-    def location(self) -> TensorLocation:
-        entry = self.file.entries[self.source.name]
-        view = self.view()
-        rows_before = self.source.rows[0] if self.source.rows else 0
-        row_bytes = view.nbytes // max(1, len(view)) if view.ndim else view.nbytes
-        offset = entry.start + rows_before * row_bytes
-        if self.source.expert is not None:
-            offset += self.source.expert * ((entry.stop - entry.start) // entry.shape[0])
-        return TensorLocation(self.file.path, offset, view.nbytes, view.dtype.name, view.shape)
-
-    def view(self) -> Array:
-        array = self.file.array(self.file.entries[self.source.name])
-        if self.source.expert is not None:
-            array = array[self.source.expert]
-        return array if self.source.rows is None else array[slice(*self.source.rows)]
 
 
 class Checkpoint:
@@ -63,7 +29,8 @@ class Checkpoint:
     path: Path
     config: Mapping[str, Any]  # config.json as it stands
     spec: DecoderSpec
-    dtype: str  # of most weights, by bytes: "bfloat16", "float16", "float32"
+    packing: PackedFormat | None  # of a checkpoint that is quantised as GPTQ or AWQ
+    dtype: str  # of most weights, by bytes: "bfloat16", "float16", "float32"; of packed ones that of their scales
     eos_token_ids: frozenset[int]  # of generation_config.json, else config.json; only ids within the vocabulary
     num_bytes: int  # of all tensors that names() lists
     unused_names: tuple[str, ...]  # tensors in the files that the spec does not call for
@@ -76,18 +43,18 @@ class Checkpoint:
         self.config = read_json(path / "config.json", missing="a model folder has a config.json in Hugging Face layout")
         try:
             self.spec = DecoderSpec.from_config(self.config)
+            self.packing = read_packed_format(self.config)
         except CheckpointError as error:
             raise CheckpointError(f"{path / 'config.json'}: {error}") from error
         self.eos_token_ids = _eos_token_ids(path, self.config, self.spec.vocab_size)
         holders = open_shards(path)
         self._files = list(dict.fromkeys(holders.values()))
-        self._places = _locate(self.spec, path, holders)
-        used = {place.source.name for place in self._places.values()}
+        self._places = locate(self.spec, path, holders, self.packing)
+        used = {name for place in self._places.values() for name in place.tensor_names}
         self.unused_names = tuple(name for name in holders if name not in used)
         sizes: dict[str, int] = {}
-        for name in self._places:
-            view = self._places[name].view()
-            sizes[view.dtype.name] = sizes.get(view.dtype.name, 0) + view.nbytes
+        for place in self._places.values():
+            sizes[place.dtype] = sizes.get(place.dtype, 0) + place.num_bytes
         self.dtype = max(sizes, key=lambda dtype: sizes[dtype])
         self.num_bytes = sum(sizes.values())
 
@@ -108,33 +75,63 @@ class Checkpoint:
         """Canonical names of all tensors that the spec calls for, in layer order (a tied lm_head is not listed)."""
         return iter(self._places)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one tensor, packed or not. Reads nothing. Raises KeyError as `tensor` does."""
+        return self._place(name).shape
+
+    def is_packed(self, name: str) -> bool:
+        """Whether one tensor is stored as quantised numbers, so that it has no `location`. Raises KeyError likewise."""
+        return isinstance(self._place(name), PackedWeight)
+
     def location(self, name: str) -> TensorLocation:
         """Where one tensor's bytes lie: `tensor(name)` for those who read the file themselves. Reads nothing.
 
         A part of a fused tensor (rows, or one expert of a stack) is contiguous too. A tied lm_head is embed_tokens.
-        Raises KeyError for a name that the spec does not call for.
+        Raises KeyError for a name that the spec does not call for, ValueError for a packed tensor.
         """
-        return self._place(name).location()
+        place = self._place(name)
+        if isinstance(place, PackedWeight):
+            raise ValueError(f"{self.path}: {name} is packed ({place.form}): nowhere is it as tensor() has it")
+        return place.location()
 
     def tensor(self, name: str) -> Array:
         """A read-only view of one tensor in its stored dtype (bfloat16 through ml_dtypes). No copy.
 
+        Of a packed tensor: float32, unpacked anew at each call, exactly what the numbers stand for.
         A tied lm_head is embed_tokens. Raises KeyError for a name that the spec does not call for.
         """
         place = self._place(name)
-        name = place.weight.name
-        view = place.view()
+        array = place.dequantized() if isinstance(place, PackedWeight) else place.view()
+        self._report(name, place)
+        return array
+
+    def quantized(self, name: str) -> QuantizedMatrix | None:
+        """A packed tensor as whole numbers and their scales, unpacked anew at each call.
+
+        None for a tensor that is not packed, and for the rare one that does not come out so (numbers beyond 8 bits,
+        groups that differ in size): use `tensor` then. Raises KeyError as `tensor` does.
+        """
+        place = self._place(name)
+        if not isinstance(place, PackedWeight) or (matrix := place.quantized()) is None:
+            return None
+        self._report(name, place)
+        return matrix
+
+    def _report(self, name: str, place: Place) -> None:
+        """Tell on_read of a tensor that is handed out for the first time."""
+        name = self._canonical(name)
         if self._on_read is not None and name not in self._read:
             self._read.add(name)
-            self._on_read(name, view.nbytes)
-        return view
+            self._on_read(name, place.num_bytes)
 
-    def _place(self, name: str) -> _Place:
-        if name == "lm_head" and self.spec.tied_embeddings:
-            name = "embed_tokens"
-        if name not in self._places:
+    def _canonical(self, name: str) -> str:
+        return "embed_tokens" if name == "lm_head" and self.spec.tied_embeddings else name
+
+    def _place(self, name: str) -> Place:
+        place = self._places.get(self._canonical(name))
+        if place is None:
             raise KeyError(f"{self.path}: {self.spec.architecture} has no tensor {name!r}")
-        return self._places[name]
+        return place
 
     @property
     def key(self) -> str:
@@ -152,9 +149,9 @@ class Checkpoint:
         """
         digest = hashlib.sha256(_canonical_json(self.config))
         for name, place in self._places.items():
-            view = place.view()
-            digest.update(f"{name}\0{view.dtype.name}\0{view.shape}\0".encode())
-            digest.update(np.ascontiguousarray(view).view(np.uint8).data)
+            for part, array in place.arrays():
+                digest.update(f"{name}{part}\0{array.dtype.name}\0{array.shape}\0".encode())
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
         return digest.hexdigest()
 
 
@@ -174,36 +171,3 @@ def _eos_token_ids(path: Path, config: Mapping[str, Any], vocab_size: int) -> fr
     if not all(type(token_id) is int and token_id >= 0 for token_id in listed):
         raise CheckpointError(f"{file}: field 'eos_token_id' is {ids!r}: expected a token id or a list of token ids")
     return frozenset(token_id for token_id in listed if token_id < vocab_size)
-
-
-def _locate(spec: DecoderSpec, path: Path, holders: Mapping[str, SafetensorsFile]) -> dict[str, _Place]:
-    """Find every weight, with the right shape and a dtype that can be computed from."""
-    prefix = next((prefix for prefix in PREFIXES if f"{prefix}embed_tokens.weight" in holders), PREFIXES[0])
-    places: dict[str, _Place] = {}
-    for weight in weights(spec, prefix):
-        source = next((source for source in weight.sources if source.name in holders), None)
-        if source is None:
-            raise CheckpointError(_missing(spec, weight, path, holders))
-        file = holders[source.name]
-        entry = file.entries[source.name]
-        if entry.shape != source.shape:
-            raise CheckpointError(
-                f"{file.path}: tensor {source.name!r} has shape {list(entry.shape)}: expected {list(source.shape)} "
-                "from config.json; one of the two belongs to another model"
-            )
-        if entry.dtype not in DTYPES:
-            raise CheckpointError(
-                f"{file.path}: tensor {source.name!r} is stored as {entry.dtype}: expected BF16, F16 or F32; "
-                "quantised checkpoints are not supported, use the original one"
-            )
-        places[weight.name] = _Place(weight, file, source)
-    return places
-
-
-def _missing(spec: DecoderSpec, weight: Weight, path: Path, holders: Mapping[str, SafetensorsFile]) -> str:
-    wanted = f"tensor {weight.sources[0].name!r} ({weight.name} of {spec.architecture})"
-    files = ", ".join(dict.fromkeys(file.path.name for file in holders.values())) or "the files, which hold no tensors"
-    hint = "the checkpoint is incomplete, or config.json belongs to another model"
-    if weight.name == "lm_head":
-        hint = "config.json says that tie_word_embeddings is false, so the model needs one of its own"
-    return f"{path}: {wanted} is not in {files}; {hint}"

@@ -26,6 +26,7 @@ DTYPES: dict[str, np.dtype[Any]] = {  # what a tensor may be computed from
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+PACKED = "I32"  # of the words that several quantised weights share
 ITEM_BITS = {  # of the other types, which may be there as long as no weight is stored so
     "BOOL": 8,
     "U8": 8,
@@ -52,6 +53,11 @@ class TensorEntry:
     start: int  # bytes from the beginning of the file
     stop: int
 
+    @property
+    def num_bytes(self) -> int:
+        """Of its data."""
+        return self.stop - self.start
+
 
 class SafetensorsFile:
     """A mapped file and its table of tensors. The mapping lives as long as any view of it."""
@@ -73,9 +79,9 @@ class SafetensorsFile:
         self._check_layout()
 
     def array(self, entry: TensorEntry) -> Array:
-        """Return a read-only view of one tensor, which must be of one of DTYPES."""
-        dtype = DTYPES[entry.dtype]
-        count = (entry.stop - entry.start) // dtype.itemsize
+        """Return a read-only view of one tensor, which must be of one of DTYPES or PACKED."""
+        dtype = np.dtype("<i4") if entry.dtype == PACKED else DTYPES[entry.dtype]
+        count = entry.num_bytes // dtype.itemsize
         return np.frombuffer(self._map, dtype, count, entry.start).reshape(entry.shape)
 
     def _damaged(self, what: str, remedy: str = REMEDY) -> NoReturn:
@@ -136,6 +142,18 @@ class SafetensorsFile:
             end, before = entry.stop, f"tensor {entry.name!r}"
         if end != self.size:
             self._damaged(f"it has {self.size - end} bytes after the end of {before}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor, and the file that holds it."""
+
+    file: SafetensorsFile
+    entry: TensorEntry
+
+    def array(self) -> Array:
+        """See SafetensorsFile.array."""
+        return self.file.array(self.entry)
 
 
 def _are_sizes(values: Any) -> bool:

@@ -1,9 +1,10 @@
-"""The built-in schedulers, caches, samplers and drafters, registered through the same hooks as anyone's."""
+"""The built-in schedulers, caches, samplers, drafters and quantisations, registered through hooks like anyone's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..core.quantization import SCHEMES
 from .hookspecs import API_VERSION, Register, hookimpl
 
 if TYPE_CHECKING:
@@ -95,3 +96,10 @@ def register_drafters(register: Register) -> None:
     """Claim ngram and model."""
     register("ngram", _ngram, description="prompt look-up")
     register("model", _model, description="a small model with the same tokenizer")
+
+
+@hookimpl
+def register_quantizations(register: Register) -> None:
+    """Claim the names of core.quantization."""
+    for name, scheme in SCHEMES.items():
+        register(name, lambda scheme=scheme: scheme, description=scheme.description)

@@ -12,7 +12,7 @@ from ..core.capabilities import Exclusion
 from ..core.types import StepStats
 
 PROJECT = "isotoken"
-API_VERSION = "1.1"
+API_VERSION = "1.2"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -53,6 +53,11 @@ def register_drafters(register: Register) -> None:
 @hookspec
 def register_exporters(register: Register) -> None:
     """Claim names of formats that models can be exported to; factory() -> Exporter, which may import its library."""
+
+
+@hookspec
+def register_quantizations(register: Register) -> None:
+    """Claim names for ways to store weights; factory() -> QuantizationScheme. Backends declare which they do."""
 
 
 @hookspec(firstresult=True)

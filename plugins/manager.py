@@ -18,8 +18,6 @@ from .hookspecs import PROJECT
 
 Factory = Callable[..., Any]
 
-KINDS = ("backends", "schedulers", "kv_caches", "samplers", "drafters", "exporters")
-
 
 class PluginError(Exception):
     """A plugin cannot be used. The message says which, why and what to do."""
@@ -78,7 +76,7 @@ class Registry(Mapping[str, Provider]):
             raise UnknownName(self._unknown(name))
         if len(claims) > 1:
             owners = " and ".join(f"{c.distribution} (plugin {c.plugin})" for c in claims)
-            raise PluginError(f"{self._noun} {name!r} is claimed by {owners}: uninstall one of them")
+            raise PluginError(f"{self.noun} {name!r} is claimed by {owners}: uninstall one of them")
         return claims[0]
 
     def __contains__(self, name: object) -> bool:
@@ -95,15 +93,16 @@ class Registry(Mapping[str, Provider]):
         return {name: claims for name, claims in self._claims.items() if len(claims) > 1}
 
     @property
-    def _noun(self) -> str:
+    def noun(self) -> str:
+        """One of the kind, in words."""
         return self.kind.removesuffix("s").replace("_", " ")
 
     def _unknown(self, name: str) -> str:
         failed = [info for info in self._infos if info.error]
         if meant := [info for info in failed if name in info.name]:
-            message = f"no {self._noun} {name!r}"
+            message = f"no {self.noun} {name!r}"
         else:
-            message = f"unknown {self._noun} {name!r}; installed: {', '.join(self) or 'none'}"
+            message = f"unknown {self.noun} {name!r}; installed: {', '.join(self) or 'none'}"
             if close := difflib.get_close_matches(name, self._claims, n=1):
                 message += f"; did you mean {close[0]!r}?"
         for info in meant or failed:
@@ -118,8 +117,9 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self.infos: list[PluginInfo] = []
-        registries = [Registry(kind) for kind in KINDS]
-        self.backends, self.schedulers, self.kv_caches, self.samplers, self.drafters, self.exporters = registries
+        self.backends, self.schedulers, self.kv_caches = map(Registry, ("backends", "schedulers", "kv_caches"))
+        self.samplers, self.drafters, self.exporters = map(Registry, ("samplers", "drafters", "exporters"))
+        self.quantizations = Registry("quantizations")
 
     @classmethod
     def load(cls, extra: Iterable[tuple[str, object]] = ()) -> Plugins:
@@ -150,8 +150,12 @@ class Plugins:
                 handlers += result
         return handlers
 
-    def _registries(self) -> list[Registry]:
-        return [self.backends, self.schedulers, self.kv_caches, self.samplers, self.drafters, self.exporters]
+    def registries(self) -> list[Registry]:
+        """All of them: `registry.kind` is the attribute's name, register_KIND the hook's."""
+        return [
+            *(self.backends, self.schedulers, self.kv_caches, self.samplers),
+            *(self.drafters, self.exporters, self.quantizations),
+        ]
 
     def _add(self, name: str, distribution: str, version: str, load: Callable[[], object]) -> None:
         info = PluginInfo(name, distribution, version)
@@ -167,7 +171,7 @@ class Plugins:
             callers = self._manager.get_hookcallers(plugin) or []
             info.hooks = sorted(caller.name for caller in callers)
             info.deprecations = sorted(str(c.spec.warn_on_impl) for c in callers if c.spec and c.spec.warn_on_impl)
-            for registry in self._registries():
+            for registry in self.registries():
                 if (hook := f"register_{registry.kind}") in info.hooks:
                     self._only(name, hook)(register=partial(_claim, claims, registry, info))
         except Exception as error:  # whatever a stranger's module raises is that plugin's failure, not the host's
@@ -178,8 +182,8 @@ class Plugins:
         else:
             for registry, claimed, provider in claims:
                 registry.claim(claimed, provider)
-                info.provides.append(f"{registry.kind.removesuffix('s').replace('_', ' ')} {claimed}")
-        for registry in self._registries():
+                info.provides.append(f"{registry.noun} {claimed}")
+        for registry in self.registries():
             registry._infos = self.infos
 
     def _check_hooks(self, plugin: object) -> None:

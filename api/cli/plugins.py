@@ -11,8 +11,6 @@ import typer
 if TYPE_CHECKING:
     from ...plugins.manager import PluginInfo, Plugins
 
-_REGISTRIES = ("backends", "schedulers", "kv_caches", "samplers", "drafters", "exporters")
-
 
 def plugins(
     verbose: Annotated[
@@ -28,7 +26,7 @@ def plugins(
 ) -> None:
     """List the installed plugins, what they provide, and those that failed with the reason.
 
-    Backends, schedulers, caches, samplers, drafters and exporters are all plugins, the built-in ones too.
+    Backends, schedulers, caches, samplers, drafters, exporters, quantisations: all are plugins, the built-in ones too.
     """
     from ...plugins.manager import Plugins  # noqa: PLC0415
 
@@ -57,10 +55,10 @@ def _print_plugin(info: PluginInfo, installed: Plugins, *, verbose: bool) -> Non
         return
     for provided in info.provides:
         kind, _, name = provided.rpartition(" ")
-        typer.echo(f"  {kind:<10} {name:<12} {_description(installed, kind, name)}".rstrip())
+        typer.echo(f"  {kind:<12} {name:<12} {_description(installed, kind, name)}".rstrip())
     for hook in info.hooks:
         if not hook.startswith("register_"):
-            typer.echo(f"  {'hook':<10} {hook}")
+            typer.echo(f"  {'hook':<12} {hook}")
     for deprecation in info.deprecations:
         typer.secho(f"  deprecated: {deprecation}", fg="yellow")
     if verbose:
@@ -74,12 +72,11 @@ def _description(installed: Plugins, kind: str, name: str) -> str:
 
 def _names(installed: Plugins) -> dict[str, dict[str, dict[str, str]]]:
     return {
-        kind: {
+        registry.kind: {
             name: {"plugin": provider.plugin, "description": provider.description}
-            for name, provider in registry.items()
+            for name, provider in _uncontested(registry).items()
         }
-        for kind in _REGISTRIES
-        for registry in [_uncontested(getattr(installed, kind))]
+        for registry in installed.registries()
     }
 
 
@@ -89,9 +86,9 @@ def _uncontested(registry: Any) -> dict[str, Any]:
 
 def _conflicts(installed: Plugins) -> dict[str, list[str]]:
     return {
-        f"{kind.removesuffix('s').replace('_', ' ')} {name}": [f"{c.distribution} (plugin {c.plugin})" for c in claims]
-        for kind in _REGISTRIES
-        for name, claims in getattr(installed, kind).conflicts().items()
+        f"{registry.noun} {name}": [f"{c.distribution} (plugin {c.plugin})" for c in claims]
+        for registry in installed.registries()
+        for name, claims in registry.conflicts().items()
     }
 
 

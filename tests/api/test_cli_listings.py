@@ -31,11 +31,11 @@ def test_plugins_lists_the_built_ins_with_their_distribution(command: Run) -> No
     assert done.returncode == 0
     assert f"builtin  (isotoken {__version__})" in done.stdout
     for line in (
-        "backend    reference",
-        "backend    torch",
-        "scheduler  continuous",
-        "kv cache   paged",
-        "drafter    ngram",
+        "backend      reference",
+        "backend      torch",
+        "scheduler    continuous",
+        "kv cache     paged",
+        "drafter      ngram",
     ):
         assert line in done.stdout
     assert "failed" not in done.stdout
@@ -46,7 +46,7 @@ def test_plugins_shows_what_failed_and_why(command: Run, broken_plugin: Path) ->
     assert "breaks  (isotoken-breaks 3.1)" in done.stdout
     assert "failed: ModuleNotFoundError: No module named 'no_such_engine'" in done.stdout
     assert "Traceback" not in done.stdout
-    assert "backend    reference" in done.stdout
+    assert "backend      reference" in done.stdout
 
 
 def test_plugins_verbose_has_the_traceback(command: Run, broken_plugin: Path) -> None:

@@ -292,7 +292,6 @@ def test_other_architectures_are_named_and_the_supported_listed() -> None:
             {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 7, "long_factor": [1.0] * 8}},
             ["'short_factor' is [1.0", "a list of 8 numbers"],
         ),
-        ({"quantization_config": {"quant_method": "gptq"}}, ["'quantization_config'", "'gptq'", "original checkpoint"]),
         ({"architectures": ["MixtralForCausalLM"], "num_experts_per_tok": 9}, ["'num_experts_per_tok' is 9", "(8)"]),
         ({"architectures": ["Qwen3MoeForCausalLM"], "mlp_only_layers": [0.5]}, ["'mlp_only_layers' is [0.5]"]),
         ({"architectures": ["Qwen2ForCausalLM"], "layer_types": ["full_attention"]}, ["'layer_types'", "4 names"]),

@@ -35,7 +35,7 @@ def test_it_installs_and_honours_the_contract_at_once(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     package = tmp_path / "isotoken-my-engine"
     stranger.pip("install", "--editable", package)
-    assert "  backend    my-engine    a small decoder in numpy" in stranger.isotoken("plugins").stdout
+    assert "  backend      my-engine    a small decoder in numpy" in stranger.isotoken("plugins").stdout
     own = stranger.run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=package)  # the suite's contract tests too
     assert own.returncode == 0, own.stdout + own.stderr
     assert "3 passed" in own.stdout
