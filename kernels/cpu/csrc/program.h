@@ -2,7 +2,7 @@
  *
  * A program is made once, when a model is loaded: an array of pointers to the structs below, each beginning with a Head.
  * What differs from step to step is in Step alone, so no operation is ever rebuilt or patched. kernels/cpu/program.py
- * mirrors every struct; kernels/cpu/twins.py is the same arithmetic in numpy, and the oracle of the tests.
+ * mirrors every struct; kernels/cpu/twins/ is the same arithmetic in numpy, and the oracle of the tests.
  *
  * Sizes: N requests, T query tokens, B blocks a request, L logits rows, H hidden, D head_dim, V vocabulary.
  * Every sum has an order that depends on its own row alone: not on other rows, on how rows are cut into tiles, nor on
@@ -41,7 +41,8 @@ enum Rows {
     ROWS_TOKENS = 0, /* all T */
     ROWS_LOGITS = 1, /* L rows; a Norm reads row logits_indices[l] of its input, everything after it reads row l */
     ROWS_EXPERT = 2, /* those that Head.routing gave to Head.expert, as Gather laid them side by side */
-    ROWS_ROUTED = 3  /* all T * top_k of them */
+    ROWS_ROUTED = 3, /* all of them */
+    ROWS_CHOSEN = 4  /* L rows; every operation reads and writes row l, a Norm too */
 };
 
 enum Kind {
@@ -89,19 +90,25 @@ typedef struct {
 typedef struct {
     void *values;
     float *scales; /* [rows]: FORM_I8 and FORM_I8_SUMMED */
-    int32_t *sums; /* [rows, padded size / group]: FORM_I8_SUMMED */
+    int32_t *sums; /* [rows, groups of the size filled up to a multiple of 32]: FORM_I8_SUMMED */
     int32_t form, ld, group, reserved;
 } Operand;
 
-/* A weight matrix [outputs, inputs], packed by isotoken_pack; inputs filled up with zeros to a multiple of 32 (or of
- * the group), outputs to whole panels. Layouts, with P = PANEL:
- * FORM_F32 [outputs/P][inputs][P]; FORM_BF16 [outputs/P][inputs/2][P][2]; FORM_I8 [outputs/P][inputs/4][P][4];
- * FORM_I4_A8, FORM_I4_GROUPS and FORM_I8_GROUPS: as pack.h says.
- * Gated: gate and up interleaved, 16 outputs of the one beside 16 of the other, so `outputs` counts both. */
+/* A weight matrix [outputs, inputs], packed by isotoken_pack; outputs and inputs count what the model has, and what lies
+ * in memory is filled up with zeros to whole panels and to a multiple of 32 inputs. A panel holds PANEL outputs and is
+ * a row of steps; in a step each output has 4 bytes, side by side: values [panels][steps][PANEL][4 bytes], with
+ * FORM_F32                one input a step
+ * FORM_BF16               two
+ * FORM_I8, FORM_I8_GROUPS four, signed
+ * FORM_I4_A8              eight, as q + 8: inputs 0 to 3 in the low halves of the bytes, 4 to 7 in the high halves
+ * FORM_I4_GROUPS          eight, as q + 8: the even inputs in the low 16 bits from the lowest up, the odd in the high
+ * Groups are runs of `group` inputs, a multiple of 32; the last may be shorter.
+ * Gated: gate and up interleaved, 16 outputs of the one beside 16 of the other, so `outputs` counts both, and the last
+ * 16 of each are filled up with zeros. */
 typedef struct {
     const void *values;
-    const void *scales;  /* FORM_I8: float [outputs]; groups: float16 [outputs/P][inputs/group][P] */
-    const int32_t *sums; /* FORM_I8: -128 times the sum of each output's weights */
+    const void *scales;  /* FORM_I8: float [panels * PANEL]; groups: float16 [panels][groups][PANEL] */
+    const int32_t *sums; /* FORM_I8: [panels * PANEL] -128 times the sum of each output's weights */
     int32_t form, outputs, inputs, group;
 } Weights;
 
@@ -135,16 +142,16 @@ typedef struct {
 } AddNorm;
 
 enum Epilogue {
-    EPI_STORE = 0, /* out = cap(factor * (in @ weights.T + bias)) */
-    EPI_ADD = 1,   /* out += factor * (in @ weights.T + bias), float32 */
-    EPI_GATE = 2   /* out = activation(gate) * up, of half as many outputs */
+    EPI_STORE = 0, /* out = cap(factor * (input @ weights.T + bias)) */
+    EPI_ADD = 1,   /* out += factor * (input @ weights.T + bias), float32 */
+    EPI_GATE = 2   /* out = activation(gate + bias) * (up + bias), half as many, zeros up to a multiple of 32 */
 };
 
 typedef struct {
     Head head;
-    Operand in;
+    Operand input;
     Weights weights;
-    const float *bias; /* [outputs] in the packed order, or NULL */
+    const float *bias; /* [panels * PANEL] in the packed order, or NULL */
     void *out;
     int32_t out_form; /* FORM_F32 or FORM_BF16 */
     int32_t ld_out;
@@ -200,10 +207,10 @@ typedef struct {
     int32_t ld, normalize;
 } Route;
 
-/* out row [place] = in row [token of place], scales and sums included. */
+/* out row [place] = input row [token of place], scales and sums included. */
 typedef struct {
     Head head;
-    Operand in, out;
+    Operand input, out;
     int32_t size, reserved;
 } Gather;
 
@@ -228,10 +235,16 @@ int32_t isotoken_run(Team *team, const Head *const *program, int32_t num_ops, co
 /* Seconds each operation took since the last call, where profiling is on: [num_ops]; sums over steps. */
 void isotoken_profile(Team *team, int32_t on, double *seconds, int32_t num_ops);
 
-/* Pack `outputs` rows of a matrix [outputs, inputs] of form F32, BF16 or F16, row `order[n]` as output n (NULL: n), -1
- * being zeros. For groups, `quantised` values and scales are given instead: see pack.h. */
-int32_t isotoken_pack(Team *team, int32_t form, const void *matrix, int32_t matrix_form, int64_t ld,
-                      const int32_t *order, const Weights *packed);
+/* Pack rows of a matrix [rows, inputs] of form F32, BF16 or F16, rows ld elements apart: row order[n] as output n (order
+ * NULL: row n), -1 being zeros. `packed` says form, sizes and group, and its memory is written. The rounding is that of
+ * kernels/cpu/quantize.py. 0, or -1 for forms it does not know. */
+int32_t isotoken_pack(Team *team, const void *matrix, int32_t matrix_form, int64_t ld, const int32_t *order,
+                      const Weights *packed);
+
+/* The same for integers that were quantised elsewhere: values [rows, inputs] with 0 for 0, ld apart, and scales float32
+ * [rows] for FORM_I8, [rows, groups] otherwise. */
+int32_t isotoken_pack_quantised(Team *team, const int8_t *values, int64_t ld, const float *scales,
+                                const int32_t *order, const Weights *packed);
 
 /* Instruction sets this library was built with, best first, and which of them this machine runs. */
 int32_t isotoken_num_isas(void);

@@ -1,0 +1,2 @@
+#define ISOTOKEN_ISA avx2
+#include "isa_unit.h"

@@ -1,0 +1,2 @@
+#define ISOTOKEN_ISA avx512
+#include "isa_unit.h"

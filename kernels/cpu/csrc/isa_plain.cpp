@@ -1,0 +1,2 @@
+#define ISOTOKEN_ISA plain
+#include "isa_unit.h"

@@ -1,0 +1,171 @@
+/* See team.h. A barrier is a counter for each thread that all others watch: one hop between caches, and no thread that
+ * would have to wait for another to tell it that all have come. */
+#include "team.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <new>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
+using isotoken::Worker;
+
+namespace {
+
+/* Spins before a thread that waits in a barrier lets others run: where there are more threads than processors. */
+const int SPINS_BEFORE_YIELD = 1 << 14;
+const int SPINS_A_LOOK = 64; /* at the clock */
+
+inline void spin_once() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+int64_t now_ns() {
+    using namespace std::chrono;
+    return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+} // namespace
+
+Scratch::~Scratch() { std::free(memory_); }
+
+void *Scratch::reserve(size_t bytes) {
+    if (bytes > size_) {
+        size_t size = (bytes + bytes / 4 + 4095) & ~(size_t)4095;
+        void *memory = nullptr;
+        if (posix_memalign(&memory, 4096, size)) return nullptr;
+        std::free(memory_);
+        memory_ = memory;
+        size_ = size;
+    }
+    return memory_;
+}
+
+void Worker::barrier() { team->barrier(thread); }
+
+void *Worker::scratch(size_t bytes) { return team->scratch[(size_t)thread].reserve(bytes); }
+
+Team::Team(int32_t num_threads, const int32_t *cpus, int32_t spin_us)
+    : scratch((size_t)num_threads), num_threads_(num_threads),
+      cpus_(cpus ? std::vector<int32_t>(cpus, cpus + num_threads) : std::vector<int32_t>()),
+      spin_ns_((int64_t)spin_us * 1000), arrivals_((size_t)num_threads), mutex_(new std::mutex),
+      job_given_(new std::condition_variable) {
+    start();
+}
+
+Team::~Team() {
+    if (process_ != getpid()) {
+        forget_threads(); /* mutex_ and job_given_ may be locked for ever: they are left behind too */
+        return;
+    }
+    stop();
+    delete job_given_;
+    delete mutex_;
+}
+
+void Team::start() {
+    process_ = getpid();
+    work_ = nullptr;
+    pin(0);
+    const uint64_t last = jobs_.value.load();
+    try {
+        for (int32_t thread = 1; thread < num_threads_; thread++)
+            threads_.emplace_back([this, thread, last] { serve(thread, last); });
+    } catch (...) { /* no more threads are to be had */
+        stop();
+        throw;
+    }
+}
+
+void Team::stop() {
+    work_ = nullptr;
+    give_job();
+    for (std::thread &thread : threads_) thread.join();
+    threads_.clear();
+}
+
+/* In a fork: its parent's threads are not here to be joined, and what they waited with may be locked. */
+void Team::forget_threads() {
+    for (std::thread &thread : threads_) new (&thread) std::thread;
+    threads_.clear();
+}
+
+void Team::run(Together work, void *argument) {
+    if (process_ != getpid()) {
+        forget_threads();
+        mutex_ = new std::mutex;
+        job_given_ = new std::condition_variable;
+        sleepers_.value = 0;
+        for (Counter &arrival : arrivals_) arrival.value = 0;
+        start();
+    }
+    work_ = work;
+    argument_ = argument;
+    give_job();
+    Worker worker{0, num_threads_, this};
+    work(argument, worker);
+    barrier(0);
+}
+
+void Team::give_job() {
+    jobs_.value.fetch_add(1); /* sequentially consistent, as sleepers_ is: one of the two sides sees the other */
+    if (!sleepers_.value.load()) return;
+    { std::lock_guard<std::mutex> lock(*mutex_); } /* whoever goes to sleep has either seen the job or waits already */
+    job_given_->notify_all();
+}
+
+void Team::serve(int32_t thread, uint64_t last) {
+    pin(thread);
+    Worker worker{thread, num_threads_, this};
+    for (;; last++) {
+        wait_for_job(last);
+        if (!work_) return;
+        work_(argument_, worker);
+        barrier(thread);
+    }
+}
+
+void Team::wait_for_job(uint64_t last) {
+    const int64_t end = now_ns() + spin_ns_;
+    do {
+        for (int i = 0; i < SPINS_A_LOOK; i++) {
+            if (jobs_.value.load(std::memory_order_acquire) != last) return;
+            spin_once();
+        }
+    } while (now_ns() < end);
+    sleepers_.value.fetch_add(1);
+    std::unique_lock<std::mutex> lock(*mutex_);
+    job_given_->wait(lock, [&] { return jobs_.value.load() != last; });
+    sleepers_.value.fetch_sub(1);
+}
+
+void Team::barrier(int32_t thread) {
+    const uint64_t come = arrivals_[(size_t)thread].value.load(std::memory_order_relaxed) + 1;
+    arrivals_[(size_t)thread].value.store(come, std::memory_order_release);
+    for (Counter &arrival : arrivals_)
+        for (int spins = 0; arrival.value.load(std::memory_order_acquire) < come; spins++)
+            if (spins < SPINS_BEFORE_YIELD)
+                spin_once();
+            else
+                std::this_thread::yield();
+}
+
+void Team::pin(int32_t thread) const {
+#if defined(__linux__)
+    if (cpus_.empty()) return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)cpus_[(size_t)thread], &set);
+    pthread_setaffinity_np(pthread_self(), sizeof set, &set); /* where it is refused, threads run where they may */
+#else
+    (void)thread;
+#endif
+}
