@@ -1,11 +1,12 @@
-"""Drafting: asks the drafter for guesses, and does without it once it fails."""
+"""Drafting: asks the drafter for as many guesses as pay, and does without it once it fails."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from .draft_pace import DraftPace, DraftPolicy
 from .interfaces import Drafter
 from .types import Request, RequestOutput, Scheduled
 
@@ -14,13 +15,26 @@ log = logging.getLogger("isotoken.engine")
 T = TypeVar("T")
 
 
-class Drafting:
-    """The engine's side of speculation. Guesses are for speed only, so a drafter's error must cost nothing else."""
+class DraftCounts(NamedTuple):
+    """What StepStats tells of drafting besides the guesses themselves."""
 
-    def __init__(self, drafter: Drafter | None, vocab_size: int) -> None:
+    num_undrafted: int = 0
+    num_draft_stops: int = 0
+    num_drafter_failures: int = 0
+
+
+class Drafting:
+    """The engine's side of speculation. Guesses are for speed only, so a drafter's error must cost nothing else.
+
+    With a policy each request gets as many guesses as pay for it, maybe none; else as many as the drafter makes.
+    """
+
+    def __init__(self, drafter: Drafter | None, vocab_size: int, policy: DraftPolicy | None = None) -> None:
         self._drafter = drafter
         self._vocab_size = vocab_size
-        self._num_failures = 0  # not told yet
+        self._policy = policy
+        self._paces: dict[str, DraftPace] = {}
+        self._num_undrafted = self._num_stops = self._num_failures = 0  # not told yet
 
     def draft(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput]) -> None:
         """Write guesses to the plan's requests, and forget those that ended."""
@@ -30,24 +44,53 @@ class Drafting:
             if output.finish_reason is not None:
                 self.release(output.request_id)
         ready = [share.request for share in plan if share.num_logits and _wants_drafts(share.request)]
+        if self._policy is not None:
+            self._learn(plan, outputs)
+            ready = self._worth_it(ready, self._policy, len(plan))
         if ready:
             for request, drafts in zip(ready, self._guarded(lambda d: self._propose(d, ready)) or (), strict=False):
-                request.draft_ids = drafts
+                request.draft_ids = drafts if request.max_drafts is None else drafts[: request.max_drafts]
 
     def release(self, request_id: str) -> None:
         """Forget a request."""
+        self._paces.pop(request_id, None)
         self._guarded(lambda drafter: drafter.release(request_id))
 
     def close(self) -> None:
         """Give back the drafter's memory."""
         drafter, self._drafter = self._drafter, None
+        self._paces.clear()
         if drafter is not None:
             drafter.close()
 
-    def take_failures(self) -> int:
-        """How often a drafter was switched off since this was last asked: once at most."""
-        num_failures, self._num_failures = self._num_failures, 0
-        return num_failures
+    def take_counts(self) -> DraftCounts:
+        """What happened since this was last asked. A drafter fails once at most."""
+        counts = DraftCounts(self._num_undrafted, self._num_stops, self._num_failures)
+        self._num_undrafted = self._num_stops = self._num_failures = 0
+        return counts
+
+    def _learn(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput]) -> None:
+        """Tell the requests' paces how many of their guesses were right."""
+        num_new = {output.request_id: len(output.token_ids) for output in outputs}
+        for share in plan:
+            pace = self._paces.get(share.request.id) if share.num_drafts else None
+            if pace is not None and num_new.get(share.request.id):
+                pace.note(share.num_drafts, num_new[share.request.id] - 1)
+
+    def _worth_it(self, requests: Sequence[Request], policy: DraftPolicy, num_requests: int) -> list[Request]:
+        """Set how many guesses each request is to have, and return those for which there are to be any."""
+        asked: list[Request] = []
+        for request in requests:
+            pace = self._paces.get(request.id)
+            if pace is None:
+                pace = self._paces[request.id] = DraftPace()
+            was_off = pace.is_off
+            request.max_drafts = pace.num_drafts(policy, num_requests)
+            self._num_stops += pace.is_off and not was_off
+            if request.max_drafts:
+                asked.append(request)
+        self._num_undrafted += len(requests) - len(asked)
+        return asked
 
     def _propose(self, drafter: Drafter, requests: Sequence[Request]) -> list[list[int]]:
         """Raise ValueError for guesses that no runner could take."""

@@ -10,7 +10,8 @@ import numpy as np
 from .batch import Sampled, SamplingRows
 from .batch_builder import BatchBuilder
 from .capabilities import Support
-from .drafting import Drafting
+from .draft_pace import DraftPolicy
+from .drafting import DraftCounts, Drafting
 from .interfaces import Drafter, KVCache, Logits, ModelRunner, RunnerInfo, Sampler, Scheduler
 from .sampling import HostSampler
 from .types import EngineError, Request, RequestOutput, Scheduled, StepStats, Unsupported
@@ -27,6 +28,7 @@ class Engine:
     """Requests in, tokens out, one step after the other. Not thread-safe; `publish` may call `add` and `abort`.
 
     `publish` gets each step's outputs: while the next step is computed where the runner is asynchronous, else at once.
+    Without a `draft_policy` all that the drafter guesses is verified, whether it pays or not.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Engine:
         *,
         sampler: Sampler | None = None,
         drafter: Drafter | None = None,
+        draft_policy: DraftPolicy | None = None,
         publish: Callable[[list[RequestOutput]], None],
         on_step: Callable[[StepStats], None] | None = None,
         prompt_logprobs: Support = True,
@@ -46,7 +49,7 @@ class Engine:
         self._scheduler = scheduler
         self._kv = kv_cache
         self._sampler = sampler or runner.sampler or HostSampler()
-        self._drafting = Drafting(drafter, self.info.vocab_size)
+        self._drafting = Drafting(drafter, self.info.vocab_size, draft_policy)
         self._publish = publish
         self._on_step = on_step
         self._prompt_logprobs = prompt_logprobs
@@ -91,7 +94,7 @@ class Engine:
             self._flush()
         self._drafting.draft(plan, outputs)
         if meter is not None and self._on_step is not None:
-            self._on_step(meter.read(plan, outputs, self._kv, self._drafting.take_failures()))
+            self._on_step(meter.read(plan, outputs, self._kv, self._drafting.take_counts()))
 
     def run(self) -> None:
         """Step until there is no work left."""
@@ -182,7 +185,7 @@ class _Meter:
         return scheduler.num_preemptions, scheduler.num_prefix_queries, scheduler.num_prefix_hits
 
     def read(
-        self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput], kv_cache: KVCache, num_drafter_failures: int
+        self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput], kv_cache: KVCache, counts: DraftCounts
     ) -> StepStats:
         """The step in numbers."""
         preemptions, queries, hits = (
@@ -203,6 +206,6 @@ class _Meter:
             num_prefix_hits=hits,
             num_drafted=sum(share.num_drafts for share in plan),
             num_accepted=num_new_tokens - num_drawn,
-            num_drafter_failures=num_drafter_failures,
             duration=time.perf_counter() - self._started,
+            **counts._asdict(),
         )

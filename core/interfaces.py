@@ -54,6 +54,7 @@ class RunnerInfo:
     asynchronous: bool = False  # forward returns before the device is done
     weight_bytes: int = 0
     kv_cache_bytes: int = 0
+    verify_cost: float = 0.0  # of one more token in a step, in parts of a step of one token; 0: not known
 
 
 class Sampler(Protocol):
@@ -261,6 +262,16 @@ class Drafter(Protocol):
 
     def close(self) -> None:
         """Give back what it holds. Calling it twice is harmless."""
+        ...
+
+
+@runtime_checkable
+class PricedDrafter(Protocol):
+    """A drafter that says what its guesses cost. One that does not is taken to guess for nothing."""
+
+    @property
+    def propose_cost(self) -> float:
+        """What one guess more for each request of a step costs, in parts of a step of the model."""
         ...
 
 

@@ -37,7 +37,7 @@ class PrefixWait:
                 continue
             if (other.priority, other.arrival) > (request.priority, request.arrival):
                 continue
-            shared = min(common_prefix(other.token_ids, request.token_ids), len(request.token_ids) - 1)
+            shared = common_prefix(other.token_ids, request.token_ids, len(request.token_ids) - 1)
             if min(share.start + share.num_tokens, shared) - share.start >= self._least:
                 if self._waited is None or self._waited.finish_reason is not None:
                     self._waited = request
@@ -54,9 +54,9 @@ class PrefixWait:
             self._waited = None
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens agree."""
-    num_tokens = min(len(a), len(b))
+def common_prefix(a: Sequence[int], b: Sequence[int], most: int) -> int:
+    """How many leading tokens agree, `most` at most. Looks no further than a stride behind the first that do not."""
+    num_tokens = min(len(a), len(b), most)
     for start in range(0, num_tokens, _STRIDE):
         end = min(start + _STRIDE, num_tokens)
         if a[start:end] != b[start:end]:

@@ -71,6 +71,7 @@ class Request:
     deadline: float | None = None  # time.monotonic() seconds
     cache_salt: bytes = b""  # root of the chain of block hashes: requests with other salts never share
     draft_ids: list[int] = field(default_factory=list)  # guesses that follow token_ids
+    max_drafts: int | None = None  # guesses that pay now: a drafter may stop there, more are cut off; None: any number
     block_ids: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)  # of the blocks that are full and published
     num_computed_tokens: int = 0  # a prefix of token_ids has its K/V in the cache
@@ -140,4 +141,6 @@ class StepStats:
     num_drafted: int
     num_accepted: int  # of the drafted
     duration: float  # seconds, whole step
+    num_undrafted: int = 0  # requests for which nothing was guessed since it would not pay
+    num_draft_stops: int = 0  # requests for which guessing ceased to pay
     num_drafter_failures: int = 0  # 1 in the step in which the drafter failed and was switched off

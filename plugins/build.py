@@ -11,8 +11,18 @@ from typing import NamedTuple
 
 from ..core.capabilities import Capabilities, Support
 from ..core.checkpoint import Checkpoint
+from ..core.draft_pace import DraftPolicy
 from ..core.engine import Engine
-from ..core.interfaces import AheadOfTime, Backend, Drafter, ModelRunner, RunnerConfig, RunnerInfo, Sampler
+from ..core.interfaces import (
+    AheadOfTime,
+    Backend,
+    Drafter,
+    ModelRunner,
+    PricedDrafter,
+    RunnerConfig,
+    RunnerInfo,
+    Sampler,
+)
 from ..core.kv_cache import KVCacheConfig
 from ..core.sampling import HostSampler
 from ..core.scheduler import SchedulerConfig
@@ -25,6 +35,9 @@ log = logging.getLogger("isotoken.engine")
 AUTO_ORDER = {"cuda": ("torch",), "cpu": ("native", "onnxruntime", "torch")}
 """For backend "auto": the first of these that is installed, for the device; see ARCHITECTURE section 8."""
 
+
+VERIFY_COST = {"cuda": 0.01, "cpu": 0.06}
+"""RunnerInfo.verify_cost where a backend does not say: a weight's arithmetic for a token, over the time to read it."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -46,7 +59,9 @@ class EngineConfig:
     sampler: str = "auto"  # the runner's own, else the host's
     drafter: str = "none"
     draft_model: str | None = None  # a folder; implies drafter "model"
-    num_draft_tokens: int = 4
+    num_draft_tokens: int = 4  # the most for one request in a step
+    fixed_drafts: bool = False  # always as many, whether they pay or not
+    verify_cost: float = 0.0  # of one more token in a step, in parts of a step of one token; 0: the backend's
     prefix_caching: bool = True
     quantization: str | None = None
     kv_cache_dtype: str = "auto"
@@ -225,6 +240,9 @@ def _runner_config(
     _require(name, "chunked prefill (which every scheduler here uses)", can.chunked_prefill)
     if config.drafter != "none" or config.draft_model is not None:
         _require(name, "speculative decoding", can.speculative)
+    memory_fraction = config.memory_fraction
+    if config.draft_model is not None and not config.num_blocks:
+        memory_fraction *= _share_beside_draft(checkpoint, config.draft_model)
     whole_rows = config.kv_cache != "auto" and _whole_rows(config.kv_cache, plugins)
     max_model_len = config.max_model_len or checkpoint.spec.max_position_embeddings
     return RunnerConfig(
@@ -236,7 +254,7 @@ def _runner_config(
         max_num_logits=config.max_num_logits,
         block_size=max_model_len if whole_rows else config.block_size,
         num_blocks=config.num_blocks or (config.max_num_seqs if whole_rows else 0),
-        memory_fraction=config.memory_fraction,
+        memory_fraction=memory_fraction,
         quantization=config.quantization,
         kv_cache_dtype=config.kv_cache_dtype,
         tensor_parallel_size=config.tensor_parallel_size,
@@ -291,12 +309,14 @@ def _assemble(
     factory = plugins.kv_caches.get_factory(kv_name)
     kv_cache = factory(_bounded(info, _whole_rows(kv_name, plugins)), KVCacheConfig(prefix_caching=prefix_caching))
     scheduler = plugins.schedulers.get_factory(config.scheduler)(kv_cache, SchedulerConfig.from_info(info))
+    drafter = _drafter(config, plugins, backend, info, runner_config)
     return Engine(
         runner,
         scheduler,
         kv_cache,
         sampler=_sampler(config, plugins, runner),
-        drafter=_drafter(config, plugins, backend, info, runner_config),
+        drafter=drafter,
+        draft_policy=None if drafter is None else _draft_policy(config, info, drafter, reasons),
         publish=publish,
         on_step=_StepHook(plugins),
         prompt_logprobs=can.prompt_logprobs,
@@ -330,6 +350,31 @@ def _drafter(
     return drafter
 
 
+def _draft_policy(config: EngineConfig, info: RunnerInfo, drafter: Drafter, reasons: list[str]) -> DraftPolicy | None:
+    """Return what decides how many tokens are guessed; None for a number that is fixed."""
+    if config.fixed_drafts:
+        return None
+    verify_cost = config.verify_cost or info.verify_cost or VERIFY_COST["cuda" if "cuda" in info.device else "cpu"]
+    propose_cost = drafter.propose_cost if isinstance(drafter, PricedDrafter) else 0.0
+    reasons.append(
+        f"drafts as many as pay, up to {config.num_draft_tokens} at once: verifying one costs {verify_cost:.2g} of a "
+        f"step, making it {propose_cost:.2g}"
+    )
+    return DraftPolicy(num_draft_tokens=config.num_draft_tokens, verify_cost=verify_cost, propose_cost=propose_cost)
+
+
+def _share_beside_draft(checkpoint: Checkpoint, draft_model: str) -> float:
+    """Return the model's share of the K/V memory that holds the same tokens for it and for the draft model.
+
+    Planned before either is there: what one has planned for itself may look free to the other until it is used.
+    """
+    own, drafts = (
+        spec.num_layers * spec.num_kv_heads * spec.head_dim
+        for spec in (checkpoint.spec, Checkpoint.open(Path(draft_model)).spec)
+    )
+    return own / (own + drafts)
+
+
 def _load_draft(folder: str, backend: Backend, info: RunnerInfo, target: RunnerConfig) -> ModelRunner:
     checkpoint = Checkpoint.open(Path(folder))
     if checkpoint.spec.vocab_size != info.vocab_size:
@@ -347,6 +392,8 @@ def _load_draft(folder: str, backend: Backend, info: RunnerInfo, target: RunnerC
         num_threads=target.num_threads,
         options=target.options,
     )
+    if info.block_size < info.max_model_len:  # it need not hold more tokens than the model does
+        config = replace(config, block_size=info.block_size, num_blocks=info.num_blocks)
     return backend.load(checkpoint, config)
 
 

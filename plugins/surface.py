@@ -33,7 +33,17 @@ PUBLIC: dict[str, tuple[str, ...]] = {
 }
 """Modules, and which of their names a plugin may rely on; ALL: those without a leading underscore."""
 
-PROTOCOLS = ("Backend", "AheadOfTime", "ModelRunner", "Sampler", "KVCache", "Scheduler", "Drafter", "Exporter")
+PROTOCOLS = (
+    "Backend",
+    "AheadOfTime",
+    "ModelRunner",
+    "Sampler",
+    "KVCache",
+    "Scheduler",
+    "Drafter",
+    "PricedDrafter",
+    "Exporter",
+)
 """What plugins implement, so that even an addition breaks them: fixed within a major version."""
 
 _DUNDERS = ("__call__", "__len__")

@@ -106,7 +106,16 @@ class EngineFlags:
         str | None,
         flag(_SPECULATION, "A small model with the same tokenizer. Implies --drafter model.", metavar="MODEL"),
     ] = None
-    num_draft_tokens: Annotated[int, flag(_SPECULATION, "Tokens guessed ahead in each step.", metavar="N", least=1)] = 4
+    num_draft_tokens: Annotated[
+        int, flag(_SPECULATION, "Tokens guessed ahead in a step at most: as many as pay.", metavar="N", least=1)
+    ] = 4
+    fixed_drafts: Annotated[
+        bool, flag(_SPECULATION, "Guess that many always, whether they pay or not.", "--fixed-drafts")
+    ] = False
+    verify_cost: Annotated[
+        float,
+        flag(_SPECULATION, "Cost of one more token in a step, in steps. 0: the backend's.", metavar="X", least=0),
+    ] = 0.0
 
     def config(self, model: str) -> EngineConfig:
         """Resolve the model names and build the EngineConfig."""

@@ -64,6 +64,7 @@ class EngineStats:
     num_batched_tokens: int = 0
     num_blocks: int = 0
     num_free_blocks: int = 0
+    num_undrafted: int = 0  # requests for which nothing was guessed since it would not pay
     step_duration: float = 0.0  # seconds
     num_steps: int = 0  # the following are counters
     num_tokens: int = 0  # query tokens computed
@@ -73,6 +74,7 @@ class EngineStats:
     num_prefix_hits: int = 0
     num_drafted: int = 0
     num_accepted: int = 0
+    num_draft_stops: int = 0  # requests for which guessing ceased to pay
     num_drafter_failures: int = 0  # drafters switched off since they failed
     num_restarts: int = 0  # of the engine's process
     num_replayed: int = 0  # choices resubmitted after a restart
@@ -85,6 +87,7 @@ class EngineStats:
     def engine_is_gone(self) -> None:
         """Nothing runs and there is no memory any more: gauges of a process that is dead would mislead."""
         self.num_running = self.num_waiting = self.num_batched_requests = self.num_batched_tokens = 0
+        self.num_undrafted = 0
         self.num_blocks = self.num_free_blocks = 0
         self.step_duration = 0.0
 
@@ -93,7 +96,7 @@ class EngineStats:
         self.num_running, self.num_waiting = step.num_running, step.num_waiting
         self.num_batched_requests, self.num_batched_tokens = step.num_requests, step.num_tokens
         self.num_blocks, self.num_free_blocks = step.num_blocks, step.num_free_blocks
-        self.step_duration = step.duration
+        self.num_undrafted, self.step_duration = step.num_undrafted, step.duration
         self.num_steps += step.num_requests > 0  # after an abort an idle engine only counts what is free
         self.num_tokens += step.num_tokens
         self.num_new_tokens += step.num_new_tokens
@@ -102,6 +105,7 @@ class EngineStats:
         self.num_prefix_hits += step.num_prefix_hits
         self.num_drafted += step.num_drafted
         self.num_accepted += step.num_accepted
+        self.num_draft_stops += step.num_draft_stops
         self.num_drafter_failures += step.num_drafter_failures
 
 

@@ -25,7 +25,7 @@ class ModelDrafter:
     def __init__(self, context: DrafterContext) -> None:
         if context.load_runner is None:
             raise ValueError("drafter 'model' needs a draft model: set draft_model")
-        self._num_draft_tokens = context.num_draft_tokens
+        self._context = context
         self._runner = context.load_runner()
         self._info = info = self._runner.info
         if info.vocab_size != context.info.vocab_size:
@@ -41,13 +41,19 @@ class ModelDrafter:
         self._shadows: dict[str, Request] = {}  # least recently asked for first
         self._free_rows = list(range(info.max_num_seqs))
 
+    @property
+    def propose_cost(self) -> float:
+        """What a forward of the draft model costs in forwards of the model: both mostly read their weights."""
+        weight_bytes = self._context.info.weight_bytes
+        return self._info.weight_bytes / weight_bytes if weight_bytes else 0.0
+
     def propose(self, requests: Sequence[Request]) -> list[list[int]]:
         """Draft for all requests together: first the tokens that the draft model lacks, then one token a forward."""
         asked = {request.id for request in requests if self._num_wanted(request) > 0}
         shadows = [self._follow(request, asked) if request.id in asked else None for request in requests]
         alive = [shadow for shadow in shadows if shadow is not None]
         self._catch_up(alive)
-        for index in range(1, self._num_draft_tokens):
+        for index in range(1, self._context.num_draft_tokens):
             alive = [shadow for shadow in alive if index < self._num_wanted(shadow) and not _has_ended(shadow)]
             plan = [Scheduled(shadow, len(shadow.token_ids) + index - 1, 1, 1, 1) for shadow in alive]
             for start in range(0, len(plan), self._info.max_num_batched_tokens):
@@ -69,7 +75,9 @@ class ModelDrafter:
     def _num_wanted(self, request: Request) -> int:
         """Drafts that could be accepted, and whose positions the draft model has."""
         known = len(request.token_ids)
-        return min(self._num_draft_tokens, request.max_num_tokens - known - 1, self._info.max_model_len - known)
+        return min(
+            self._context.most_for(request), request.max_num_tokens - known - 1, self._info.max_model_len - known
+        )
 
     def _follow(self, request: Request, asked: set[str]) -> Request | None:
         """Bring the request's shadow up to date, with room for its drafts; None if there is none to be had."""
@@ -82,6 +90,7 @@ class ModelDrafter:
         shadow.num_computed_tokens = min(shadow.num_computed_tokens + num_right, len(request.token_ids) - 1)
         shadow.token_ids += new
         shadow.draft_ids = []
+        shadow.max_drafts = request.max_drafts
         self._kv.commit(shadow)
         while not self._kv.allocate(shadow, len(shadow.token_ids) + self._num_wanted(shadow) - 1):
             if not self._give_up_idle(asked):

@@ -10,17 +10,23 @@ from . import DrafterContext
 _LENGTHS = (3, 2)
 """Lengths of the n-grams looked up, the most telling first."""
 
+_MOST_AT_ONCE = 8192
+"""Tokens indexed in a step, some milliseconds of work: the index of a longer prompt takes some steps to catch up."""
+
 
 class NgramDrafter:
     """Keeps an index of n-grams for each request, extended by the tokens that came since it was last asked."""
 
     def __init__(self, context: DrafterContext) -> None:
-        self._num_draft_tokens = context.num_draft_tokens
+        self._context = context
         self._indices: dict[str, _Index] = {}
 
     def propose(self, requests: Sequence[Request]) -> list[list[int]]:
         """Return what followed the newest earlier occurrence of each request's last tokens."""
-        return [self._index(request.id).continuation(request.token_ids, self._num_draft_tokens) for request in requests]
+        return [
+            self._index(request.id).continuation(request.token_ids, self._context.most_for(request))
+            for request in requests
+        ]
 
     def _index(self, request_id: str) -> _Index:
         index = self._indices.get(request_id)
@@ -46,6 +52,8 @@ class _Index:
 
     def continuation(self, tokens: list[int], num_tokens: int) -> list[int]:
         self._extend(tokens)
+        if self._num_indexed < len(tokens) - 1:  # what it knows so far may be long past
+            return []
         for length in _LENGTHS:
             end = self._ends.get(tuple(tokens[-length:]))
             if end is not None:
@@ -56,7 +64,7 @@ class _Index:
         return []
 
     def _extend(self, tokens: list[int]) -> None:
-        limit = len(tokens) - 1
+        limit = min(len(tokens) - 1, self._num_indexed + _MOST_AT_ONCE)
         for length in _LENGTHS:
             first = max(self._num_indexed + 1, length)  # length at which the first new n-gram ends
             if first > limit:  # too few tokens for one

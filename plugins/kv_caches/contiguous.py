@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 from ...core.interfaces import RunnerInfo
 from ...core.kv_cache import KVCacheConfig
+from ...core.sharing import common_prefix
 from ...core.types import Request
 
 _MIN_MATCH = 16
 """Tokens below which computing is cheaper than copying."""
-
-_STRIDE = 256
-"""Tokens compared at once."""
 
 
 class ContiguousKVCache:
@@ -64,9 +62,8 @@ class ContiguousKVCache:
         """Take a row and fill it with the longest known prefix, by copying where it is another's."""
         if not self._prefix_caching:
             return 0
-        known = request.token_ids[:-1]
         num_tokens, source = max(
-            ((self._num_common(row, request.cache_salt, known), row) for row in range(self.num_blocks)),
+            ((self._num_common(row, request), row) for row in range(self.num_blocks)),
             key=lambda pair: (pair[0], pair[1] in self._free),  # a free row before a running one
         )
         if num_tokens < _MIN_MATCH:
@@ -83,12 +80,14 @@ class ContiguousKVCache:
         request.num_computed_tokens = num_tokens
         return num_tokens
 
-    def _num_common(self, row: int, salt: bytes, tokens: list[int]) -> int:
-        if row in self._copies or self._salts[row] != salt:  # not there yet, or not for this request
+    def _num_common(self, row: int, request: Request) -> int:
+        """How many tokens in a row are the request's, its last one left to compute."""
+        if row in self._copies or self._salts[row] != request.cache_salt:  # not there yet, or not for this request
             return 0
         owner = self._owners[row]
-        held = self._held[row] if owner is None else owner.token_ids[: owner.num_computed_tokens]
-        return _common_prefix(held, tokens)
+        held = self._held[row] if owner is None else owner.token_ids
+        num_held = len(held) if owner is None else owner.num_computed_tokens
+        return common_prefix(held, request.token_ids, min(num_held, len(request.token_ids) - 1))
 
     def _count(self, row: int, num_tokens: int) -> None:
         self._room += self._counted[row] - num_tokens
@@ -166,13 +165,3 @@ class ContiguousKVCache:
         for request in requests:
             assert request.num_computed_tokens <= len(request.block_ids) * self._block_size, request.id
             assert all(self._owners[row] is request for row in request.block_ids), f"{request.id} does not own its row"
-
-
-def _common_prefix(a: list[int], b: list[int]) -> int:
-    """How many leading tokens agree."""
-    num_tokens = min(len(a), len(b))
-    for start in range(0, num_tokens, _STRIDE):
-        end = min(start + _STRIDE, num_tokens)
-        if a[start:end] != b[start:end]:
-            return next(index for index in range(start, end) if a[index] != b[index])
-    return num_tokens

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from isotoken.core.batch import Batch
+from isotoken.core.draft_pace import DraftPolicy
 from isotoken.core.interfaces import Drafter
 from isotoken.core.kv_cache import PagedKVCache
 from isotoken.core.scheduler import ContinuousScheduler
@@ -79,6 +80,7 @@ def draw_setup(draw: random.Random, gold: Gold) -> Setup:
         kv_cache=ContiguousKVCache if block_size == MAX_MODEL_LEN and draw.random() < 0.8 else PagedKVCache,
         scheduler=draw.choice([ContinuousScheduler] * 4 + [StaticScheduler, naive_scheduler]),
         drafter=draw_drafter(draw, gold),
+        draft_policy=draw.choice([None, DraftPolicy(num_draft_tokens=4, verify_cost=draw.choice([0.01, 0.1, 0.5]))]),
     )
 
 

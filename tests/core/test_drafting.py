@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from isotoken.core.draft_pace import DraftPolicy
 from isotoken.core.types import Request, StepStats
 
-from .drafters import KnowingDrafter
+from .drafters import GarbageDrafter, KnowingDrafter
 from .toy import VOCAB_SIZE, ToyRunner
 from .world import Setup, World, make_request
 
@@ -111,3 +113,110 @@ def test_a_drafter_that_fails_at_an_abort_is_switched_off() -> None:
     world.add(make_request("b", [1, 2, 3], **OPTIONS))
     assert len(world.run()["b"].token_ids) == 12
     assert [stats.num_drafter_failures for stats in seen].count(1) == 1
+
+
+# --- as many guesses as pay ---------------------------------------------------------------------
+
+POLICY = DraftPolicy(num_draft_tokens=4, verify_cost=0.06)
+LONG: dict[str, Any] = {"max_tokens": 90, "ignore_eos": True}
+
+
+class Asked(KnowingDrafter):
+    """Notes who was asked for how many guesses, and makes `num_tokens` of them all the same."""
+
+    def __init__(self, num_tokens: int, outputs: dict[str, list[int]], p: float) -> None:
+        super().__init__(num_tokens, outputs, p)
+        self.asked: list[dict[str, int | None]] = []
+
+    def propose(self, requests: Sequence[Request]) -> list[list[int]]:
+        self.asked.append({request.id: request.max_drafts for request in requests})
+        return super().propose(requests)
+
+
+def answer(setup: Setup, **options: Any) -> tuple[dict[str, list[int]], list[StepStats]]:
+    seen: list[StepStats] = []
+    runner = ToyRunner(num_blocks=100, block_size=4, max_num_batched_tokens=256)
+    world = World.make(setup, runner, on_step=seen.append)
+    for seed, (name, prompt) in enumerate(PROMPTS.items()):
+        world.add(make_request(name, prompt, seed=seed, **LONG | options))
+    return {name: result.token_ids for name, result in world.run().items()}, seen
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_the_number_of_guesses_changes_no_token(p: float, temperature: float) -> None:
+    expected, plain = answer(Setup(block_size=4), temperature=temperature)
+    drafter = Asked(4, expected, p)
+    got, seen = answer(Setup(block_size=4, drafter=lambda _: drafter, draft_policy=POLICY), temperature=temperature)
+    assert got == expected
+    assert sum(stats.num_drafted for stats in seen) > 0
+    again = Asked(4, expected, p)
+    _, repeated = answer(Setup(block_size=4, drafter=lambda _: again, draft_policy=POLICY), temperature=temperature)
+    assert again.asked == drafter.asked, "time or chance decided"
+    assert len(repeated) == len(seen) < len(plain) + (p == 0.0)
+
+
+def test_where_none_pays_guessing_stops_and_the_numbers_say_so() -> None:
+    drafter = Asked(4, {name: [0] * 90 for name in PROMPTS}, 0.0)
+    _, seen = answer(Setup(block_size=4, drafter=lambda _: drafter, draft_policy=POLICY), temperature=0.9)
+    assert sum(stats.num_draft_stops for stats in seen) >= 3
+    last = seen[len(seen) // 2 : -2]
+    assert sum(stats.num_drafted for stats in last) <= len(last) // 4, "a try now and then"
+    for before, stats in pairwise(last):
+        assert before.num_undrafted + stats.num_drafted >= 3, "each request is either undrafted or has a try"
+    assert sum(len(asked) for asked in drafter.asked) < 3 * 90 // 3
+
+
+def test_one_request_stops_and_the_other_goes_on() -> None:
+    expected, _ = answer(Setup(block_size=4), temperature=0.0)
+    drafter = Asked(4, expected | {"a": [0] * 90}, 1.0)
+    got, _ = answer(Setup(block_size=4, drafter=lambda _: drafter, draft_policy=POLICY), temperature=0.0)
+    assert got == expected
+    asked = {name: [each[name] for each in drafter.asked if name in each] for name in PROMPTS}
+    assert len(asked["b"]) < 30 and asked["b"][-1] == 4
+    assert 1 <= len(asked["a"]) < 30 and asked["a"][-1] == 1
+
+
+def test_a_drafter_that_makes_more_than_pay_is_cut_short() -> None:
+    expected, _ = answer(Setup(block_size=4), temperature=0.0)
+    policy = DraftPolicy(num_draft_tokens=2, verify_cost=0.01)
+    _, seen = answer(
+        Setup(block_size=4, drafter=lambda _: KnowingDrafter(9, expected), draft_policy=policy), temperature=0.0
+    )
+    assert max(stats.num_drafted for stats in seen) == 2 * len(PROMPTS)
+
+
+def test_in_company_a_guess_must_be_surer() -> None:
+    """The same drafter is listened to where requests are few, and not where they fill the step."""
+    guesses = {}
+    for company in (1, 8):
+        drafter = GarbageDrafter(4)
+        seen: list[StepStats] = []
+        policy = DraftPolicy(num_draft_tokens=4, verify_cost=0.5)
+        runner = ToyRunner(num_blocks=200, block_size=8)
+        world = World.make(
+            Setup(block_size=8, drafter=lambda _, d=drafter: d, draft_policy=policy), runner, on_step=seen.append
+        )
+        for index in range(company):
+            world.add(make_request(str(index), [index + 1], max_tokens=4, ignore_eos=True))
+        world.run()
+        guesses[company] = sum(stats.num_drafted for stats in seen)
+    assert guesses[1] > 0 == guesses[8]
+
+
+def test_what_was_learnt_goes_with_the_request() -> None:
+    drafter = Asked(4, {"a": [0] * 90}, 1.0)
+    world = World.make(
+        Setup(block_size=4, drafter=lambda _: drafter, draft_policy=POLICY), ToyRunner(num_blocks=60, block_size=4)
+    )
+    for _ in range(2):
+        world.add(make_request("a", [1, 2, 3], **LONG))
+        world.run()
+        world.results.clear()
+        assert drafter.asked[0] == {"a": 4}
+        drafter.asked.clear()
+    world.add(make_request("a", [1, 2, 3], **LONG))
+    world.step()
+    assert world.engine._drafting._paces
+    world.engine.abort("a")
+    assert not world.engine._drafting._paces

@@ -78,8 +78,8 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     ),
     "a copied prefix is not computed yet": (
         contiguous,
-        "owner.token_ids[: owner.num_computed_tokens]",
-        "owner.token_ids",
+        "if owner is None else owner.num_computed_tokens",
+        "if owner is None else len(held)",
     ),
 }
 

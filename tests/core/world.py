@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from isotoken.core.draft_pace import DraftPolicy
 from isotoken.core.engine import Engine
 from isotoken.core.interfaces import Drafter
 from isotoken.core.kv_cache import KVCacheConfig, PagedKVCache
@@ -34,6 +35,7 @@ class Setup:
     kv_cache: Callable[..., Any] = PagedKVCache
     scheduler: Callable[..., Any] = ContinuousScheduler
     drafter: Callable[[ToyRunner], Drafter] | None = None
+    draft_policy: DraftPolicy | None = None
 
 
 ALONE = Setup(max_num_seqs=1, max_num_batched_tokens=1000, prefix_caching=False)
@@ -135,7 +137,8 @@ class World:
                 results.setdefault(output.request_id, Result()).add(output)
 
         drafter = None if setup.drafter is None else setup.drafter(runner)
-        engine = Engine(runner, scheduler, kv_cache, drafter=drafter, publish=publish, **engine_options)
+        parts = {"drafter": drafter, "draft_policy": setup.draft_policy, "publish": publish}
+        engine = Engine(runner, scheduler, kv_cache, **parts, **engine_options)
         return cls(setup, runner, engine, kv_cache, scheduler, results, {}, clock)
 
     def add(self, request: Request) -> Request:
