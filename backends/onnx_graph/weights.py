@@ -24,12 +24,17 @@ class Weights:
         return self._stored_name(name) in self._names
 
     def array(self, name: str) -> Array:
-        """Return the tensor as the checkpoint holds it."""
+        """Return the tensor as the checkpoint holds it, a packed one as floats."""
         return self._checkpoint.tensor(name)
 
     def stored(self, name: str) -> ir.Value:
-        """Return an initializer that points into the checkpoint, in the dtype that the checkpoint has."""
+        """Return an initializer that points into the checkpoint, in the dtype that the checkpoint has.
+
+        A packed tensor is in no file as floats, so it becomes an array, in float32.
+        """
         name = self._stored_name(name)
+        if self._checkpoint.is_packed(name):
+            return self._writer.weight(name, self.array(name))
         return self._writer.weight(name, self._checkpoint.location(name))
 
     def matrix(self, name: str) -> ir.Value:

@@ -53,14 +53,14 @@ def open_session(
 ) -> ort.InferenceSession:
     """Read the weights, with progress, and make the session.
 
-    What the runtime has no copy of its own of, such as the embedding table, it goes on reading from the files; of
-    quantised weights, which are in no file, it keeps its own copy alone.
+    What the runtime has no copy of its own of, such as the embedding table, it goes on reading from the files; where
+    weights are quantised, and so in no file as the runtime takes them, it keeps its own copy alone.
     `config` are ONNX Runtime's session configuration entries. Raises Unsupported where this version of the runtime
     lacks what the graph needs.
     """
     read_through(checkpoint)
     files = graph.files()
-    in_place = graph.options.quantization is None
+    in_place = graph.options.quantization is None and checkpoint.packing is None
     settings = session_options(options, num_threads, {IN_PLACE: str(int(in_place)), **(config or {})})
     settings.add_external_initializers_from_files_in_memory(
         list(files), list(files.values()), [contents.size for contents in files.values()]
@@ -107,6 +107,8 @@ def read_through(checkpoint: Checkpoint) -> None:
     ONNX Runtime reads all weights in one call that says nothing until it is done.
     """
     for name in checkpoint.names():
+        if checkpoint.is_packed(name):
+            continue  # was read, and reported, when the graph was built
         place = checkpoint.location(name)
         with place.path.open("rb", buffering=0) as file:
             file.seek(place.offset)
@@ -118,7 +120,8 @@ def read_through(checkpoint: Checkpoint) -> None:
 
 def forget_read_pages(checkpoint: Checkpoint) -> None:
     """Let the system take back the pages of the checkpoint that were read; what is needed again is read again."""
-    mappings = {id(mapping): mapping for name in checkpoint.names() if (mapping := _mapping(checkpoint.tensor(name)))}
+    plain = [name for name in checkpoint.names() if not checkpoint.is_packed(name)]
+    mappings = {id(mapping): mapping for name in plain if (mapping := _mapping(checkpoint.tensor(name)))}
     for mapping in mappings.values():
         if hasattr(mmap, "MADV_DONTNEED"):
             mapping.madvise(mmap.MADV_DONTNEED)
@@ -151,7 +154,7 @@ def weight_bytes(graph: Graph) -> int:
     total = 0
     for name, value in graph.model.graph.initializers.items():
         tensor = value.const_value
-        if name in graph.weights and tensor is not None:
+        if tensor is not None and (name in graph.weights or name.endswith(".scale")):  # small scales are in the graph
             total += max((_kept_bytes(tensor, node) for node, _ in value.uses()), default=0)
     return total
 

@@ -67,10 +67,11 @@ class WeightLoader:
             biases = torch.cat([arrange(name, self.tensor(f"{name}.bias")) for name in names])
         if len(names) == 1:
             return self._layer(*names, weight=None, bias=biases)
-        arrays = [self.checkpoint.tensor(name) for name in names]
-        sizes = [len(array) for array in arrays]
-        fused = torch.empty(sum(sizes), arrays[0].shape[1], dtype=self.dtype, device=self.device)
-        for name, part, array in zip(names, fused.split(sizes), arrays, strict=True):
+        shapes = [self.checkpoint.shape(name) for name in names]
+        sizes = [shape[0] for shape in shapes]
+        fused = torch.empty(sum(sizes), shapes[0][1], dtype=self.dtype, device=self.device)
+        for name, part in zip(names, fused.split(sizes), strict=True):
+            array = self.checkpoint.tensor(name)
             part.copy_(arrange(name, view_of(array)))
             release_pages(array)
         self.num_bytes += fused.numel() * fused.element_size()
@@ -82,7 +83,8 @@ class WeightLoader:
         if weight is not None:
             return PackedLinear(weight, bias)
         layer = PackedLinear(self.tensor(names[0]), bias)
-        release_pages(self.checkpoint.tensor(names[0]))
+        if not self.checkpoint.is_packed(names[0]):
+            release_pages(self.checkpoint.tensor(names[0]))
         return layer
 
 
