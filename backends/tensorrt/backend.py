@@ -52,7 +52,7 @@ class TensorRTBackend:
         """
         device = self._open_device(config.device)
         with device.active():
-            design = make_design(checkpoint, config, device)
+            design = make_design(checkpoint, config, device, self.capabilities)
             _rows_that_fit(design, device, beside=checkpoint.num_bytes)  # else the minutes of a build would be lost
             journal = Journal()
             store = _store(design.options)
@@ -85,7 +85,7 @@ class TensorRTBackend:
         """Build the engine that load() would, unless it is there, and return where it is kept. See AheadOfTime."""
         device = self._open_device(config.device)
         with device.active():
-            design = make_design(checkpoint, config, device)
+            design = make_design(checkpoint, config, device, self.capabilities)
             store = _store(design.options)
             if store is None:
                 raise ValueError(

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import tensorrt as trt
 
+from ...core.capabilities import Capabilities
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig
+from ...core.quantization import FP8, INT8_ROWS, refuse_absent
 from ...core.types import Unsupported
 from ..onnx_graph import Graph, GraphOptions, build_graph
 from .cache import CacheShape
@@ -19,7 +21,7 @@ from .profiles import Profile, describe_profiles, make_profiles
 from .store import Key
 
 ITEMSIZES = {"float32": 4, "float16": 2, "bfloat16": 2}  # of the compute dtypes
-QUANTIZATIONS = {"int8-rows": "int8", "fp8": "fp8"}
+QUANTIZATIONS = {INT8_ROWS.name: "int8", FP8.name: "fp8"}
 """Names for users and for the graph. The int8 of other backends has a scale for each 32 weights; TensorRT takes one for
 each output of a matrix, which is another quantisation with other tokens, and so has another name."""
 LOGITS_BYTES = 256 << 20  # of float32 logits in one forward
@@ -46,9 +48,9 @@ class Design:
         return _cache_shape(self.checkpoint, self.dtype, self.max_model_len, self.options, num_rows)
 
 
-def make_design(checkpoint: Checkpoint, config: RunnerConfig, device: Device) -> Design:
+def make_design(checkpoint: Checkpoint, config: RunnerConfig, device: Device, can: Capabilities) -> Design:
     """Decide. Raises Unsupported for what the backend does not do, ValueError for a setting that cannot be met."""
-    refuse_absent(config)
+    _refuse_absent(can, config)
     options = Options.read(config.options)
     dtype, spec = resolve_dtype(config.dtype, checkpoint.dtype), checkpoint.spec
     max_model_len = spec.resolve_max_model_len(config.max_model_len)
@@ -129,14 +131,8 @@ def resolve_dtype(wanted: str, stored: str) -> str:
     return wanted
 
 
-def refuse_absent(config: RunnerConfig) -> None:
-    """Raise Unsupported for what is declared absent."""
-    if config.quantization not in (None, *QUANTIZATIONS):
-        raise Unsupported(
-            f"backend tensorrt: quantization {config.quantization!r} is not one of none, {', '.join(QUANTIZATIONS)}"
-        )
-    if config.kv_cache_dtype != "auto":
-        raise Unsupported(f"backend tensorrt: kv_cache_dtype {config.kv_cache_dtype!r} is not available; only auto is")
+def _refuse_absent(can: Capabilities, config: RunnerConfig) -> None:
+    refuse_absent("tensorrt", can, quantization=config.quantization, kv_cache_dtype=config.kv_cache_dtype)
     if config.tensor_parallel_size != 1:
         raise Unsupported(
             f"backend tensorrt: tensor_parallel_size {config.tensor_parallel_size} is not available; only 1"

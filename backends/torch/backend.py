@@ -9,6 +9,7 @@ import torch
 from ...core.capabilities import Capabilities, not_implemented
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig
+from ...core.quantization import refuse_absent
 from ...core.types import Unsupported
 from .runner import TorchRunner
 
@@ -37,7 +38,13 @@ class TorchBackend:
         Raises Unsupported for what the backend does not do, ValueError for a setting that cannot be met, and both
         before anything big is allocated.
         """
-        _refuse_absent(config)
+        refuse_absent(
+            self.name, self.capabilities, quantization=config.quantization, kv_cache_dtype=config.kv_cache_dtype
+        )
+        if config.tensor_parallel_size != 1:
+            raise Unsupported(
+                f"backend torch: tensor_parallel_size {config.tensor_parallel_size} is not available; only 1"
+            )
         options = _check_options(config.options)
         device = resolve_device(config.device)
         dtype = DTYPES[resolve_dtype(config.dtype, checkpoint.dtype)]
@@ -76,15 +83,6 @@ def resolve_dtype(wanted: str, stored: str) -> str:
     if wanted not in DTYPES:
         raise Unsupported(f"backend torch: dtype {wanted!r} is not one of auto, {', '.join(DTYPES)}")
     return wanted
-
-
-def _refuse_absent(config: RunnerConfig) -> None:
-    if config.quantization is not None:
-        raise Unsupported(f"backend torch: quantization {config.quantization!r} is not available; only none is")
-    if config.kv_cache_dtype != "auto":
-        raise Unsupported(f"backend torch: kv_cache_dtype {config.kv_cache_dtype!r} is not available; only auto is")
-    if config.tensor_parallel_size != 1:
-        raise Unsupported(f"backend torch: tensor_parallel_size {config.tensor_parallel_size} is not available; only 1")
 
 
 def _check_options(options: Mapping[str, str]) -> dict[str, str]:

@@ -202,7 +202,7 @@ def test_the_recorder_is_a_list_that_is_cleared_once_it_was_told() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "dtype": ({"dtype": "float64"}, Unsupported, "dtype 'float64' is not one of auto, float32"),
-    "quantization": ({"quantization": "int4"}, Unsupported, "quantization 'int4' is not one of none, "),
+    "quantization": ({"quantization": "int4"}, Unsupported, "not offer quantization='int4'; it offers: fp8, int8-rows"),
     "kv_cache_dtype": ({"kv_cache_dtype": "float16"}, Unsupported, "kv_cache_dtype"),
     "tensor_parallel_size": ({"tensor_parallel_size": 2}, Unsupported, "tensor_parallel_size 2"),
     "max_model_len": ({"max_model_len": 10**6}, ValueError, "max_model_len"),
