@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import product
 from pathlib import Path
 
 from isotoken.api.bench.machine import load_average, machine_facts, num_cpus, versions
@@ -12,10 +11,14 @@ from isotoken.api.bench.models import cache_folder
 from isotoken.api.bench.run import model_folder
 from isotoken.api.bench.workloads import WORKLOADS
 
+from . import genai_peer, openvino_peer
 from .compare import Comparison, close_pair, load_pair
-from .environment import PRECISIONS, convert, set_up
+from .environment import set_up
+from .genai_peer import Genai
+from .openvino_peer import OpenVino
 from .report import checks, table, write_json
 
+PEERS = {"genai": (genai_peer, Genai), "openvino": (openvino_peer, OpenVino)}
 SPINNING = ("off", "brief", "on")
 
 
@@ -24,55 +27,56 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers")
     commands = parser.add_subparsers(dest="command", required=True)
     setup = commands.add_parser("setup", help="make an environment for a peer (some 1.5 GB with its converter)")
-    setup.add_argument("peer", choices=["genai"])
+    setup.add_argument("peer", choices=list(PEERS))
     setup.add_argument("--venv", type=Path, required=True, metavar="DIR")
     compare = commands.add_parser("compare", help="measure isotoken and a peer in turns")
-    compare.add_argument("peer", choices=["genai"])
+    compare.add_argument("peer", choices=list(PEERS))
     compare.add_argument("--peer-python", type=Path, required=True, metavar="PATH", help="the environment's Python")
     compare.add_argument("--model", default="random-125m", help="random-125m, random-500m, random-tiny or a folder")
-    compare.add_argument("--precision", action="append", choices=list(PRECISIONS), help="any number; all by default")
+    compare.add_argument("--precision", action="append", help="float32, bfloat16, int8, int4; any number, or all")
     compare.add_argument("--workload", action="append", choices=WORKLOADS, help="any number; all by default")
-    compare.add_argument("--backend", default="onnxruntime", help="isotoken's")
+    compare.add_argument("--backend", default="native", help="isotoken's")
+    compare.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of isotoken's backend")
     compare.add_argument("--rounds", type=int, default=5)
     compare.add_argument("--threads", type=int, default=num_cpus(), help="of each")
-    compare.add_argument("--spinning", action="append", choices=SPINNING, help="isotoken's threads; once for each")
     compare.add_argument("--peer-spinning", action="append", choices=SPINNING, help="to be tried; all by default")
     compare.add_argument("--share", type=int, default=1, help="above 1: a part of each workload, for a quick look")
     compare.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     given = parser.parse_args()
+    module, peer = PEERS[given.peer]
     if given.command == "setup":
-        print(set_up(given.venv))
+        print(set_up(given.venv, module.REQUIREMENTS))
         return 0
-    return _compare(given)
+    given.precision = given.precision or list(module.PRECISIONS)
+    if unknown := set(given.precision).difference(module.PRECISIONS):
+        parser.error(f"--precision {', '.join(unknown)}: {given.peer} has {', '.join(module.PRECISIONS)}")
+    if wrong := [option for option in given.option if "=" not in option]:
+        parser.error(f"--option {wrong[0]}: expected KEY=VALUE")
+    return _compare(given, peer)
 
 
-def _compare(given: argparse.Namespace) -> int:
+def _compare(given: argparse.Namespace, peer: type[Genai] | type[OpenVino]) -> int:
     load_before = load_average()
     model = model_folder(given.model)
     found: list[Comparison] = []
-    peer: dict[str, str] = {}
-    for precision, spinning in product(given.precision or PRECISIONS, given.spinning or ["off"]):
-        whole, pruned = (
-            convert(given.peer_python, model, precision, cache_folder(), pruned=each) for each in (False, True)
-        )
-        settings: dict[str, object] = {} if spinning == "off" else {"options": {"allow_spinning": spinning}}
+    versions_there: dict[str, str] = {}
+    for precision in given.precision:
         pair = load_pair(
             model,
-            (whole, pruned),
-            given.peer_python,
+            peer.open(given.peer_python, model, precision, cache_folder(), threads=given.threads),
             precision,
             backend=given.backend,
             threads=given.threads,
             share=given.share,
-            settings=settings,
+            options=dict(option.split("=", 1) for option in given.option),
             tell=lambda text: print(text, file=sys.stderr),
         )
         try:
-            peer = pair.theirs.versions
             found += [
                 pair.compare(name, given.rounds, given.peer_spinning or SPINNING)
                 for name in given.workload or WORKLOADS
             ]
+            versions_there = pair.theirs.versions
         finally:
             close_pair(pair)
     facts = {
@@ -81,7 +85,7 @@ def _compare(given: argparse.Namespace) -> int:
         "threads": given.threads,
         "share": given.share,
         "machine": machine_facts(),
-        "versions": versions() | {f"peer's {name}": version for name, version in peer.items()},
+        "versions": versions() | {f"peer's {name}": version for name, version in versions_there.items()},
         "load_average": [load_before, load_average()],
     }
     print(table(found))

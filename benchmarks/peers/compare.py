@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
+from typing import Any
 
-from isotoken.api.bench.checks import Judge
+from isotoken.api.bench.checks import BOUND, Judge
 from isotoken.api.bench.engines import Isotoken, Run, speed
 from isotoken.api.bench.machine import Others
 from isotoken.api.bench.truth import Truth
@@ -17,9 +17,25 @@ from isotoken.api.bench.workloads import LONGEST, Workload, make_workload, small
 from isotoken.core.checkpoint import Checkpoint
 from isotoken.plugins.manager import Plugins
 
-from .process import Genai, Way, ways
+from .process import Peer, Way
 
 Tell = Callable[[str], None]
+
+OURS: dict[bool, dict[str, tuple[str, str | None]]] = {
+    False: {
+        "float32": ("float32", None),
+        "bfloat16": ("bfloat16", None),
+        "int8": ("float32", "int8"),
+        "int4": ("float32", "int4"),
+    },
+    True: {
+        "float32": ("float32", None),
+        "bfloat16": ("bfloat16", None),
+        "int8": ("bfloat16", "w8a8"),
+        "int4": ("bfloat16", "w4a8"),
+    },
+}
+"""Whether the backend is `native` -> width of the weights -> isotoken's dtype and quantisation of that width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +59,8 @@ class Comparison:
 
     workload: str
     precision: str
-    spinning: str  # of isotoken's threads; the peer's stand in its way
+    ours: str  # isotoken's backend, and what is not its default
+    peer: str
     way: str  # the peer's fastest
     rounds: list[Round]
     first_tokens: tuple[float, float]  # median seconds to a task's first token, ours and theirs
@@ -61,9 +78,10 @@ class Pair:
     """Both engines in one precision, loaded."""
 
     ours: Isotoken
-    theirs: Genai
+    theirs: Peer
     judge: Judge
     precision: str
+    label: str  # what isotoken's side is called
     ends: frozenset[int]  # tokens that end a sequence
     share: int = 1
     tell: Tell = lambda _: None
@@ -86,7 +104,8 @@ class Pair:
         return Comparison(
             workload=name,
             precision=self.precision,
-            spinning=self.ours.settings.get("options", {}).get("allow_spinning", "off"),
+            ours=self.label,
+            peer=self.theirs.name,
             way=str(self.theirs.way),
             rounds=found,
             first_tokens=(statistics.median(a for a, _ in firsts), statistics.median(b for _, b in firsts)),
@@ -99,14 +118,12 @@ class Pair:
         return workload if self.share == 1 else small(workload, self.share)
 
     def _try_ways(self, workload: Workload, spinnings: Sequence[str]) -> dict[Way, float]:
-        """Run every way, then those near the fastest with every kind of spinning; tokens a second of each."""
-        tried: dict[Way, float] = {}
-        for way in [*ways(workload), *ways(workload, pruned=True)]:
-            tried[way] = self._rate(workload, way)
+        """Run every way, then the variations of those near the fastest; tokens a second of each."""
+        tried = {way: self._rate(workload, way) for way in self.theirs.ways(workload)}
         best = max(tried.values())
-        for spinning, way in product(spinnings, [way for way, rate in tried.items() if rate >= 0.8 * best]):
-            turned = replace(way, spinning=spinning)
-            tried[turned] = max(tried.get(turned, 0.0), self._rate(workload, turned))
+        for near in [way for way, rate in tried.items() if rate >= 0.8 * best]:
+            for way in self.theirs.variations(near, spinnings):
+                tried[way] = max(tried.get(way, 0.0), self._rate(workload, way))
         return tried
 
     def _rate(self, workload: Workload, way: Way) -> float:
@@ -119,8 +136,10 @@ class Pair:
         ours = self.ours.run(workload, salt=b"check")
         check = self.judge.check(self.ours, workload, ours)
         assert check.ok, f"isotoken, {workload.name} {self.precision}: {check.text}"
-        verdict = self.judge.judge(*self._without_ends(workload, ours, self.theirs.run(workload)), "float32")
-        if self.precision == "float32":
+        exact = self.precision in BOUND
+        kept = self._without_ends(workload, ours, self.theirs.run(workload))
+        verdict = self.judge.judge(*kept, self.precision if exact else "float32")
+        if exact:
             assert verdict.ok, f"{self.theirs.name}, {workload.name}: tokens that rounding cannot explain: {verdict}"
         unlike = (verdict.wrong + verdict.differing) / verdict.positions
         return check.text, f"{unlike:.1%} of {verdict.positions} tokens unlike float32, {verdict.shortfall:.3f} below"
@@ -148,34 +167,32 @@ class Pair:
 
 def load_pair(
     model: Path,
-    converted: tuple[Path, Path],
-    python: Path,
+    theirs: Peer,
     precision: str,
     *,
     backend: str,
     threads: int,
     share: int = 1,
-    settings: dict[str, object] | None = None,
+    options: Mapping[str, str] | None = None,
     tell: Tell = lambda _: None,
 ) -> Pair:
-    """Load both engines and the judge; `converted` is the peer's model, whole and pruned.
-
-    Raises what loading raises.
-    """
+    """Load isotoken beside a peer, and the judge. Raises what loading raises."""
     plugins = Plugins.load()
-    quantization = None if precision == "float32" else precision
-    ours = Isotoken(
-        model,
-        dtype="float32",
-        backend=backend,
-        plugins=plugins,
-        settings={"quantization": quantization, "num_threads": threads, "max_model_len": LONGEST + 16}
-        | (settings or {}),
+    dtype, quantization = OURS[backend == "native"][precision]
+    settings: dict[str, Any] = {"quantization": quantization, "options": dict(options or {})}
+    settings |= {"num_threads": threads, "max_model_len": LONGEST + 16}
+    ours = Isotoken(model, dtype=dtype, backend=backend, plugins=plugins, settings=settings)
+    words = [ours.backend, dtype, *filter(None, [quantization]), *(f"{k} {v}" for k, v in (options or {}).items())]
+    return Pair(
+        ours=ours,
+        theirs=theirs,
+        judge=Judge(Truth(model, plugins, LONGEST + 16)),
+        precision=precision,
+        label=", ".join(words),
+        ends=Checkpoint.open(model).eos_token_ids,
+        share=share,
+        tell=tell,
     )
-    judge = Judge(Truth(model, plugins, LONGEST + 16))
-    theirs = Genai(python, *converted, threads=threads)
-    ends = Checkpoint.open(model).eos_token_ids
-    return Pair(ours=ours, theirs=theirs, judge=judge, precision=precision, ends=ends, share=share, tell=tell)
 
 
 def close_pair(pair: Pair) -> None:

@@ -1,9 +1,6 @@
-"""Run onnxruntime-genai under its own Python, driven by lines of JSON; knows nothing of isotoken.
+"""Run onnxruntime-genai under its own Python; see worker_loop.py.
 
-In:  {"op": "load", "folder": DIR, "threads": 2, "max_batch": 64, "spinning": "off"}
-     {"op": "run", "way": "generator", "batch": 32, "tasks": [[[prompt ids], number of new tokens], ...]}
-Out: a line of JSON each; {"error": TEXT} where something went wrong.
-
+load: "folder", "max_batch", "spinning" (of its threads: off, brief, on). run: "way", and its "batch".
 Ways to run: "generator" (static batches of `batch` in arrival order, padded on the right, each as long as its longest
 task), "engine" (the Engine API, `batch` requests at a time), "shared" (one Generator for all tasks, set back to the
 prompt tokens that all share).
@@ -13,16 +10,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import sys
 import time
 from typing import Any
 
 import numpy as np
-
-Task = tuple[list[int], int]
-Times = list[list[float]]
-
+from worker_loop import Task, Times, serve
 
 SPINNING = {
     "off": {"allow_spinning": "0"},
@@ -55,6 +47,11 @@ class Genai:
         """What runs here."""
         runtime = importlib.import_module("onnxruntime")
         return {"onnxruntime-genai": self.og.__version__, "onnxruntime": runtime.__version__}
+
+    def run(self, tasks: list[Task], start: float, *, way: str, batch: int) -> tuple[list[list[int]], Times]:
+        """Run them one way."""
+        ways = {"generator": self.generator, "engine": self.engine_api, "shared": self.shared}
+        return ways[way](tasks, batch, start)
 
     def generator(self, tasks: list[Task], batch: int, start: float) -> tuple[list[list[int]], Times]:
         """Static batches. Padding goes to the right: on the left the attention operator would count it as context."""
@@ -148,34 +145,5 @@ class Genai:
         return request
 
 
-def answer(loaded: list[Genai], asked: dict[str, Any]) -> dict[str, Any]:
-    """Do what one line asks for."""
-    if asked["op"] == "load":
-        loaded[:] = [Genai(asked["folder"], asked["threads"], asked["max_batch"], asked["spinning"])]
-        return {"versions": loaded[0].versions()}
-    if asked["op"] != "run":
-        raise ValueError(f"unknown op {asked['op']!r}")
-    ways = {"generator": loaded[0].generator, "engine": loaded[0].engine_api, "shared": loaded[0].shared}
-    tasks = [(prompt, num) for prompt, num in asked["tasks"]]
-    cpu, start = time.process_time(), time.perf_counter()
-    tokens, times = ways[asked["way"]](tasks, asked["batch"], start)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return {"seconds": seconds, "cpu_seconds": cpu, "tokens": tokens, "token_times": times}
-
-
-def main() -> int:
-    """Answer line by line until standard input ends."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the library prints goes to standard error
-    loaded: list[Genai] = []
-    for line in sys.stdin:
-        try:
-            reply = answer(loaded, json.loads(line))
-        except Exception as error:  # told to who asked
-            reply = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(reply), file=out, flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(serve(Genai))

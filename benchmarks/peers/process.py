@@ -1,10 +1,12 @@
-"""The peer's process, seen from here: a Subject of the benchmarks like any other."""
+"""A peer's process, seen from here: a Subject of the benchmarks like any other."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,80 +14,68 @@ from typing import Any
 from isotoken.api.bench.engines import Run
 from isotoken.api.bench.workloads import Workload
 
-WORKER = Path(__file__).with_name("genai_worker.py")
-MAX_BATCH = 64
+Settings = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One of the peer's ways to run a workload."""
+    """One of a peer's ways to run a workload: what its worker is told when it loads, and when it runs."""
 
-    name: str  # see genai_worker.py
-    batch: int
-    spinning: str = "off"  # likewise
-    pruned: bool = False  # see environment.convert
+    label: str
+    load: Settings
+    run: Settings
 
     def __str__(self) -> str:
-        words = [f"{self.name} of {self.batch}", *["pruned"] * self.pruned, f"spinning {self.spinning}"]
-        return ", ".join(words)
+        return self.label
 
 
-def ways(workload: Workload, *, pruned: bool = False) -> list[Way]:
-    """All that could be the fastest for a workload; with pruned logits those that work and give the right tokens."""
-    count = len(workload.tasks)
-    batches = sorted({min(size, count) for size in (16, 32, 64)})
-    if pruned and len({len(task.prompt) for task in workload.tasks}) > 1:
-        batches = []
-    apis = ("generator",) if pruned else ("generator", "engine")  # the Engine refuses such a model
-    found = [Way(name, batch, pruned=pruned) for name in apis for batch in batches]
-    if workload.num_distinct_prompt_tokens < workload.num_prompt_tokens:
-        found.append(Way("shared", 1, pruned=pruned))
-    return found
+class Peer(ABC):
+    """An engine under its own Python. Raises RuntimeError with what went wrong over there."""
 
+    name: str  # as tables call it
+    worker: Path  # the program that runs there, see worker_loop.py
 
-class Genai:
-    """onnxruntime-genai on folders that its converter wrote. Raises RuntimeError with what went wrong over there."""
-
-    def __init__(self, python: Path, folder: Path, pruned: Path, *, threads: int) -> None:
-        self.name = "onnxruntime-genai"
+    def __init__(self, python: Path, *, threads: int) -> None:
         self.way: Way | None = None
         self.cpu_seconds = 0.0  # of the last run, all threads
-        self._folders, self._threads = {False: folder, True: pruned}, threads
+        self.versions: dict[str, str] = {}
+        self._threads = threads
+        self._loaded: Settings | None = None
         self._process = subprocess.Popen(
-            [str(python), str(WORKER)],
+            [str(python), str(self.worker)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
-        self._loaded = ("off", False)
-        try:
-            self.versions = self._load()
-        except BaseException:
-            self.close()
-            raise
+
+    @abstractmethod
+    def ways(self, workload: Workload) -> list[Way]:
+        """All that could be the fastest for a workload and give the right tokens."""
+
+    @abstractmethod
+    def variations(self, way: Way, spinnings: Iterable[str]) -> list[Way]:
+        """What is worth trying besides where a way is near the fastest."""
 
     @property
     def pid(self) -> int:
         """The worker's process."""
         return self._process.pid
 
-    def _load(self) -> dict[str, str]:
-        spinning, pruned = self._loaded
-        folder = str(self._folders[pruned])
-        reply = self._ask(op="load", folder=folder, threads=self._threads, max_batch=MAX_BATCH, spinning=spinning)
-        versions: dict[str, str] = reply["versions"]
-        return versions
+    def load(self, way: Way) -> None:
+        """Load the model as a way wants it, unless it is."""
+        if self._loaded != way.load:
+            self._loaded = None
+            self.versions = self._ask(op="load", threads=self._threads, **dict(way.load))["versions"]
+            self._loaded = way.load
 
     def run(self, workload: Workload) -> Run:
         """Run it in the way that `way` says."""
         if self.way is None:
             raise ValueError("choose a way first")
-        if self._loaded != (self.way.spinning, self.way.pruned):
-            self._loaded = (self.way.spinning, self.way.pruned)
-            self._load()
+        self.load(self.way)
         tasks = [[task.prompt, task.num_tokens] for task in workload.tasks]
-        reply = self._ask(op="run", way=self.way.name, batch=self.way.batch, tasks=tasks)
+        reply = self._ask(op="run", tasks=tasks, **dict(self.way.run))
         self.cpu_seconds = reply["cpu_seconds"]
         return Run(reply["seconds"], reply["tokens"], reply["token_times"])
 

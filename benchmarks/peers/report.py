@@ -18,9 +18,9 @@ QUIET = 0.15
 def table(comparisons: Sequence[Comparison]) -> str:
     """Markdown, a row for each workload and precision."""
     lines = [
-        "| workload | precision | isotoken, tok/s | onnxruntime-genai, tok/s | ratio | all ratios | its fastest way"
-        " | first token, ms | CPU time, s | busy with others, CPUs |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| workload | weights | isotoken, tok/s | peer, tok/s | ratio | all ratios | isotoken as"
+        " | the peer's fastest way | first token, ms | CPU time, s | busy with others, CPUs |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join(lines + [_row(each) for each in comparisons])
 
@@ -31,11 +31,12 @@ def _row(found: Comparison) -> str:
     cells = [
         found.workload,
         found.precision,
-        f"{ours:.0f}" + ("" if found.spinning == "off" else f", spinning {found.spinning}"),
+        f"{ours:.0f}",
         f"{theirs:.0f}",
         f"**{found.ratio:.2f}**",
         " ".join(f"{each.ratio:.2f}" for each in rounds),
-        found.way,
+        found.ours,
+        f"{found.peer}: {found.way}",
         f"{found.first_tokens[0] * 1e3:.0f} / {found.first_tokens[1] * 1e3:.0f}",
         " / ".join(f"{statistics.median(r.cpu_seconds[whose] for r in rounds):.2f}" for whose in (0, 1)),
         f"{statistics.median(r.others for r in rounds):.2f} (most {max(r.others for r in rounds):.2f})",
@@ -46,7 +47,7 @@ def _row(found: Comparison) -> str:
 def checks(comparisons: Sequence[Comparison]) -> str:
     """What became of the tokens, a line each."""
     return "\n".join(
-        f"{each.workload} {each.precision}: isotoken {each.checks[0]}; onnxruntime-genai {each.checks[1]}"
+        f"{each.workload} {each.precision}: {each.ours}: {each.checks[0]}; {each.peer}: {each.checks[1]}"
         for each in comparisons
     )
 

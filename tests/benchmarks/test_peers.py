@@ -22,8 +22,8 @@ REAL = os.environ.get("ISOTOKEN_GENAI_PYTHON", "")
 
 sys.path.append(str(ROOT))
 from benchmarks.peers.compare import Comparison, Round  # noqa: E402
-from benchmarks.peers.environment import convert  # noqa: E402
-from benchmarks.peers.process import Genai, Way, ways  # noqa: E402
+from benchmarks.peers.genai_peer import Genai, convert  # noqa: E402
+from benchmarks.peers.process import Way  # noqa: E402
 from benchmarks.peers.report import checks, table, write_json  # noqa: E402
 
 RAGGED = Workload("W3", [Task([9, 8, 7, 6], 5), Task([30], 2), Task([4, 5], 7)], 3)
@@ -56,7 +56,7 @@ def peer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Genai]:
 
 @pytest.mark.parametrize("workload", [RAGGED, SHARED], ids=["ragged", "shared"])
 def test_every_way_gives_each_task_its_own_tokens_and_times(peer: Genai, workload: Workload) -> None:
-    for way in [*ways(workload), *ways(workload, pruned=True), Way("generator", 2), Way("engine", 1)]:
+    for way in [*peer.ways(workload), peer.make_way("generator", 2), peer.make_way("engine", 1)]:
         peer.way = way
         run = peer.run(workload)
         assert run.tokens == expected(workload), way
@@ -64,14 +64,25 @@ def test_every_way_gives_each_task_its_own_tokens_and_times(peer: Genai, workloa
         assert all(0 < one <= other <= run.seconds for times in run.token_times for one, other in pairwise(times))
 
 
-def test_the_shared_way_is_tried_only_where_something_is_shared() -> None:
-    assert {way.name for way in ways(RAGGED)} == {"generator", "engine"}
-    assert {way.name for way in ways(SHARED)} == {"generator", "engine", "shared"}
+def apis(found: list[Way]) -> set[str]:
+    return {way.label.split()[0] for way in found}
 
 
-def test_pruned_logits_are_left_alone_where_prompts_are_ragged() -> None:
-    assert not ways(RAGGED, pruned=True)
-    assert all(way.pruned for way in ways(SHARED, pruned=True))
+def test_the_shared_way_is_tried_only_where_something_is_shared(peer: Genai) -> None:
+    assert apis(peer.ways(RAGGED)) == {"generator", "engine"}
+    assert apis(peer.ways(SHARED)) == {"generator", "engine", "shared"}
+
+
+def test_pruned_logits_are_left_alone_where_prompts_are_ragged(peer: Genai) -> None:
+    assert not any("pruned" in way.label for way in peer.ways(RAGGED))
+    assert apis([way for way in peer.ways(SHARED) if "pruned" in way.label]) == {"generator", "shared"}
+
+
+def test_variations_spin_in_every_way_and_change_nothing_else(peer: Genai) -> None:
+    way = peer.make_way("generator", 16)
+    found = peer.variations(way, ("off", "on"))
+    assert [other.run for other in found] == [way.run] * 2
+    assert [dict(other.load)["spinning"] for other in found] == ["off", "on"]
 
 
 def test_threads_spinning_pruning_and_batches_reach_the_library(peer: Genai, folder: Path) -> None:
@@ -81,22 +92,27 @@ def test_threads_spinning_pruning_and_batches_reach_the_library(peer: Genai, fol
         found: dict[str, object] = values["model"]["decoder"]["session_options"]
         return found
 
+    peer.load(peer.make_way("generator", 2))
     assert options()["session.intra_op.allow_spinning"] == "0"
     assert options()["intra_op_num_threads"] == 3
-    peer.way = Way("generator", 2, spinning="on")
+    peer.way = peer.make_way("generator", 2, spinning="on")
     assert peer.run(RAGGED).tokens == expected(RAGGED)
     assert options()["session.intra_op.allow_spinning"] == "1"
 
 
 def test_what_goes_wrong_over_there_is_said_here(peer: Genai, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    peer.way = Way("by magic", 2)
+    peer.way = peer.make_way("by magic", 2)
     with pytest.raises(RuntimeError, match="onnxruntime-genai: KeyError: 'by magic'"):
         peer.run(RAGGED)
-    peer.way = Way("engine", 2)
+    peer.way = peer.make_way("engine", 2)
     assert peer.run(RAGGED).tokens == expected(RAGGED)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     with pytest.raises(RuntimeError, match="No module named 'onnxruntime_genai'"):
-        Genai(Path(sys.executable), folder, folder, threads=1)
+        other = Genai(Path(sys.executable), folder, folder, threads=1)
+        try:
+            other.load(other.make_way("engine", 2))
+        finally:
+            other.close()
     with pytest.raises(RuntimeError, match="No module named"):
         convert(Path(sys.executable), folder / "model", "int8", folder)
 
@@ -118,13 +134,15 @@ def test_others_are_others() -> None:
 
 def test_the_table_shows_the_median_of_ratios(tmp_path: Path) -> None:
     rounds = [Round(100, 50, (1, 2), 0.1), Round(90, 90, (1, 1), 1.2), Round(300, 100, (2, 3), 0.0)]
-    found = Comparison("W2", "int8", "on", "engine of 32", rounds, (0.02, 0.05), ("fine", "2.0% off"))
+    found = Comparison(
+        "W2", "int8", "onnxruntime, float32, int8", "genai", "engine of 32", rounds, (0.02, 0.05), ("fine", "2.0% off")
+    )
     row = table([found]).splitlines()[-1]
     assert (
-        "| W2 | int8 | 100, spinning on | 90 | **2.00** | 2.00 1.00 3.00 | engine of 32 | 20 / 50 | 1.00 / 2.00 |"
-        in row
+        "| W2 | int8 | 100 | 90 | **2.00** | 2.00 1.00 3.00 | onnxruntime, float32, int8 | genai: engine of 32" in row
     )
-    assert checks([found]) == "W2 int8: isotoken fine; onnxruntime-genai 2.0% off"
+    assert "| 20 / 50 | 1.00 / 2.00 |" in row
+    assert checks([found]) == "W2 int8: onnxruntime, float32, int8: fine; genai: 2.0% off"
     write_json(tmp_path / "r.json", [found], {"model": "m"})
     assert json.loads((tmp_path / "r.json").read_text())["comparisons"][0]["ratio"] == 2.0
 
@@ -134,7 +152,19 @@ def test_the_table_shows_the_median_of_ratios(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 def test_compared_with_the_real_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.peers", "compare", "genai", "--peer-python", REAL, "--model"]
-    command += ["random-tiny", "--share", "8", "--rounds", "1", "--threads", "1", "--json", str(tmp_path / "r.json")]
+    command += [
+        "random-tiny",
+        "--backend",
+        "onnxruntime",
+        "--share",
+        "8",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
     environment = os.environ | {"ISOTOKEN_BENCH_CACHE": str(tmp_path)}
     done = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
