@@ -29,15 +29,16 @@ from ..core.scheduler import SchedulerConfig
 from ..core.types import RequestOutput, StepStats, Unsupported
 from .drafters import DrafterContext
 from .manager import PluginError, Plugins
+from .storage import check_storage
 
 log = logging.getLogger("isotoken.engine")
 
 AUTO_ORDER = {"cuda": ("torch",), "cpu": ("native", "onnxruntime", "torch")}
 """For backend "auto": the first of these that is installed, for the device; see ARCHITECTURE section 8."""
 
-
 VERIFY_COST = {"cuda": 0.01, "cpu": 0.06}
 """RunnerInfo.verify_cost where a backend does not say: a weight's arithmetic for a token, over the time to read it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -166,7 +167,11 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
     on_cpu = [n for n in AUTO_ORDER["cpu"] if device in ("auto", "cpu") and n in found]
     for name in (*on_gpu, *on_cpu):
         where = "a CUDA device is here" if name in on_gpu else "the first installed for the CPU"
-        reasons.append(f"backend {name}: {where} (order {', '.join(AUTO_ORDER['cuda' if name in on_gpu else 'cpu'])})")
+        order = AUTO_ORDER["cuda" if name in on_gpu else "cpu"]
+        before = [line for line in passed_over if line.partition(":")[0] in order[: order.index(name)]]
+        reasons.append(
+            f"backend {name}: {where} (order {', '.join(order)})" + "".join(f"; not {line}" for line in before)
+        )
         return name, found[name]
     passed_over += [
         f"{name}: no {device} device that it could use is here"
@@ -228,10 +233,9 @@ def _runner_config(
         reasons.append(f"dtype {dtype}: {why}")
     elif dtype not in dtypes:
         raise Unsupported(f"backend {name} does not compute in {dtype!r}; it does in: {', '.join(sorted(dtypes))}")
-    if config.quantization is not None and config.quantization not in can.quantizations:
-        raise Unsupported(_refuse(name, "quantization", config.quantization, can.quantizations))
-    if config.kv_cache_dtype not in ("auto", *can.kv_cache_dtypes):
-        raise Unsupported(_refuse(name, "kv_cache_dtype", config.kv_cache_dtype, can.kv_cache_dtypes | {"auto"}))
+    check_storage(name, can, plugins, checkpoint, config.quantization, config.kv_cache_dtype)
+    if checkpoint.packing is not None:
+        reasons.append(f"weights {checkpoint.packing}: as the checkpoint has them")
     if not 1 <= config.tensor_parallel_size <= can.max_tensor_parallel_size:
         raise Unsupported(
             f"backend {name} runs on at most {can.max_tensor_parallel_size} device(s) of a replica: "
@@ -416,7 +420,3 @@ class _StepHook:
 def _require(name: str, what: str, support: Support) -> None:
     if support is not True:
         raise Unsupported(f"backend {name} does not offer {what}: {support.reason}")
-
-
-def _refuse(name: str, what: str, value: str, offered: frozenset[str]) -> str:
-    return f"backend {name} does not offer {what}={value!r}; it offers: {', '.join(sorted(offered)) or 'none'}"

@@ -9,6 +9,7 @@ from ...core.capabilities import Capabilities
 from ...core.checkpoint import Checkpoint
 from ...core.fast_sampler import FastSampler
 from ...core.interfaces import RunnerConfig
+from ...core.quantization import refuse_absent
 from ...core.types import Unsupported
 from ..host_memory import available_bytes
 from . import sizes
@@ -19,7 +20,7 @@ from .memory import Arena
 from .options import Options, settle_threads
 from .pack_cache import PackCache
 from .parts import Parts
-from .precision import CACHES, COMPUTE, WEIGHTS, Precision
+from .precision import CACHES, COMPUTE, VERIFY_COSTS, WEIGHTS, Precision
 from .rotations import Rotations
 from .runner import NativeRunner
 from .weights import PackedWeights
@@ -51,7 +52,7 @@ class NativeBackend:
         before anything big is allocated.
         """
         options = Options.read(config.options)
-        _refuse_absent(config)
+        _refuse_absent(config, self.capabilities)
         precision = Precision.read(config, checkpoint.dtype)
         info, spec = sizes.limits(checkpoint, config, precision), checkpoint.spec
         plan = Plan(checkpoint, precision)
@@ -80,6 +81,7 @@ class NativeBackend:
                 num_blocks=num_blocks,
                 weight_bytes=weights.num_bytes,
                 kv_cache_bytes=num_blocks * shape.block_bytes,
+                verify_cost=VERIFY_COSTS[precision.weights],
             )
             log.info("backend native: %s kernels, %d threads", executor.isa, num_threads)
             return NativeRunner(info, parts, logits, executor, FastSampler())
@@ -88,7 +90,7 @@ class NativeBackend:
             raise
 
 
-def _refuse_absent(config: RunnerConfig) -> None:
+def _refuse_absent(config: RunnerConfig, can: Capabilities) -> None:
     if config.device not in ("auto", "cpu"):
         raise Unsupported(f"backend native runs on the cpu alone, not on {config.device!r}")
     if config.tensor_parallel_size != 1:
@@ -96,6 +98,7 @@ def _refuse_absent(config: RunnerConfig) -> None:
             f"backend native: tensor_parallel_size {config.tensor_parallel_size} is not available; only 1: "
             "num_threads is how one model uses more of the machine"
         )
+    refuse_absent("native", can, quantization=config.quantization, kv_cache_dtype=config.kv_cache_dtype)
 
 
 def _load_weights(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ...core.types import Unsupported
-from ...kernels.cpu import program as kernels
+from ...kernels.cpu import library
+from ...kernels.cpu.program import Operation, Step
 from .memory import Array
 from .options import Options
 
-Prepared = Callable[[kernels.Step], None]
+Prepared = Callable[[Step], None]
 """A program, ready to be run for a step."""
 
 
@@ -19,7 +20,7 @@ class Executor(Protocol):
 
     isa: str  # the instruction set in use
 
-    def prepare(self, operations: Sequence[kernels.Operation]) -> Prepared:
+    def prepare(self, operations: Sequence[Operation]) -> Prepared:
         """Return a program that can be run again and again. Holds on to the operations."""
         ...
 
@@ -40,29 +41,28 @@ OpenExecutor = Callable[[Options, int, "Sequence[int] | None"], Executor]
 
 def check_library() -> None:
     """Raise Unsupported, saying what is missing, where the kernels cannot be loaded."""
-    from ...kernels.cpu import library  # noqa: PLC0415  (loads the kernels)
-
-    try:
-        library.load()
-    except library.LibraryError as error:
-        raise Unsupported(f"backend native: {error}") from error
+    if why := library.why_unavailable():
+        raise Unsupported(f"backend native: {why}")
 
 
 class Library:
     """The compiled kernels with a team of threads of their own."""
 
     def __init__(self, options: Options, num_threads: int, cpus: Sequence[int] | None) -> None:
-        """Load and start. Raises Unsupported or ValueError saying what is missing."""
-        from ...kernels.cpu import library  # noqa: PLC0415  (loads the kernels)
-
+        """Load and start. Raises Unsupported where there are no kernels, ValueError where an option names no such."""
         try:
-            self._library = library.load(options.isa)
-            self._team = self._library.team(num_threads, cpus, options.spin_us)
+            kernels = library.load(options.isa)
         except library.LibraryError as error:
             raise Unsupported(f"backend native: {error}") from error
-        self.isa = self._library.isa
+        except ValueError as error:
+            raise ValueError(f"backend native: {error}") from error
+        try:
+            self._team = kernels.team(num_threads, cpus, options.spin_us)
+        except OSError as error:
+            raise ValueError(f"backend native: num_threads is {num_threads}: {error}") from error
+        self.isa = kernels.isa
 
-    def prepare(self, operations: Sequence[kernels.Operation]) -> Prepared:
+    def prepare(self, operations: Sequence[Operation]) -> Prepared:
         """Lay out the array of pointers that every step hands over."""
         return self._team.prepare(operations)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULTS: Mapping[str, str] = {"pin": "off", "spin_us": "50", "isa": "auto", "pack_cache": "auto"}
+DEFAULTS: Mapping[str, str] = {"pin": "off", "spin_us": "200", "isa": "auto", "pack_cache": "auto"}
 MAX_SPIN_US = 1_000_000
 
 

@@ -21,6 +21,16 @@ WEIGHTS = {
 }
 OPERANDS = {"w8a8": kernels.FORM_I8, "w4a8": kernels.FORM_I8_SUMMED}  # of the others: the compute dtype's
 CACHES = {"float32": kernels.FORM_F32, "bfloat16": kernels.FORM_BF16, "int8": kernels.FORM_I8}
+VERIFY_COSTS = {
+    kernels.FORM_F32: 0.05,
+    kernels.FORM_BF16: 0.05,
+    kernels.FORM_I8: 0.06,
+    kernels.FORM_I4_A8: 0.15,
+    kernels.FORM_I8_GROUPS: 0.1,
+    kernels.FORM_I4_GROUPS: 0.2,
+}
+"""Of one more token in a step, in parts of a step of one token (RunnerInfo.verify_cost), by the form of weights."""
+
 GROUPED = (kernels.FORM_I8_GROUPS, kernels.FORM_I4_GROUPS, kernels.FORM_I4_A8)
 GROUP = 32  # inputs that share a scale
 STORED = {"float32": kernels.FORM_F32, "bfloat16": kernels.FORM_BF16, "float16": kernels.FORM_F16}  # in checkpoints
@@ -46,14 +56,8 @@ class Precision:
         dtype = config.dtype
         if dtype == "auto":
             dtype = stored if stored in COMPUTE else "float32"
-        for what, value, offered in (
-            ("dtype", dtype, COMPUTE),
-            ("quantization", config.quantization, [None, *WEIGHTS]),
-            ("kv_cache_dtype", config.kv_cache_dtype, ["auto", *CACHES]),
-        ):
-            if value not in offered:
-                names = ", ".join("none" if name is None else name for name in offered)
-                raise Unsupported(f"backend native: {what} {value!r} is not one of {names}")
+        if dtype not in COMPUTE:
+            raise Unsupported(f"backend native: dtype {dtype!r} is not one of auto, {', '.join(COMPUTE)}")
         kv_dtype = dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
         return cls(dtype=dtype, quantization=config.quantization, kv_dtype=kv_dtype)
 
