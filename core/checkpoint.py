@@ -29,7 +29,6 @@ class Checkpoint:
     path: Path
     config: Mapping[str, Any]  # config.json as it stands
     spec: DecoderSpec
-    packing: PackedFormat | None  # of a checkpoint that is quantised as GPTQ or AWQ
     dtype: str  # of most weights, by bytes: "bfloat16", "float16", "float32"; of packed ones that of their scales
     eos_token_ids: frozenset[int]  # of generation_config.json, else config.json; only ids within the vocabulary
     num_bytes: int  # of all tensors that names() lists
@@ -43,13 +42,13 @@ class Checkpoint:
         self.config = read_json(path / "config.json", missing="a model folder has a config.json in Hugging Face layout")
         try:
             self.spec = DecoderSpec.from_config(self.config)
-            self.packing = read_packed_format(self.config)
+            self._packing = read_packed_format(self.config)
         except CheckpointError as error:
             raise CheckpointError(f"{path / 'config.json'}: {error}") from error
         self.eos_token_ids = _eos_token_ids(path, self.config, self.spec.vocab_size)
         holders = open_shards(path)
         self._files = list(dict.fromkeys(holders.values()))
-        self._places = locate(self.spec, path, holders, self.packing)
+        self._places = locate(self.spec, path, holders, self._packing)
         used = {name for place in self._places.values() for name in place.tensor_names}
         self.unused_names = tuple(name for name in holders if name not in used)
         sizes: dict[str, int] = {}
@@ -70,6 +69,11 @@ class Checkpoint:
             what = "is a file" if path.exists() else "does not exist"
             raise CheckpointError(f"{path}: {what}; expected a model folder with config.json and *.safetensors")
         return cls(path, on_read)
+
+    @property
+    def packing(self) -> PackedFormat | None:
+        """How the matrices are packed in a checkpoint that is quantised as GPTQ or AWQ, else None."""
+        return self._packing
 
     def names(self) -> Iterator[str]:
         """Canonical names of all tensors that the spec calls for, in layer order (a tied lm_head is not listed)."""

@@ -64,7 +64,8 @@ class EngineFlags:
     device: Annotated[str, flag(_ENGINE, "cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto"
     dtype: Annotated[str, flag(_ENGINE, "float32, bfloat16, float16, ...", metavar="NAME")] = "auto"
     quantization: Annotated[
-        str | None, flag(_ENGINE, "Of the weights. Refused where the backend cannot.", metavar="NAME")
+        str | None,
+        flag(_ENGINE, "Of the weights, at load: `isotoken plugins` lists them. None: as they are.", metavar="NAME"),
     ] = None
     tensor_parallel_size: Annotated[
         int, flag(_ENGINE, "Devices that share one model. Refused where the backend cannot.", metavar="N", least=1)
@@ -90,7 +91,9 @@ class EngineFlags:
     kv_cache: Annotated[str, flag(_MEMORY, "paged, contiguous, ... auto: what suits the backend.", metavar="NAME")] = (
         "auto"
     )
-    kv_cache_dtype: Annotated[str, flag(_MEMORY, "What keys and values are stored in.", metavar="NAME")] = "auto"
+    kv_cache_dtype: Annotated[
+        str, flag(_MEMORY, "What keys and values are stored in. auto: as computed.", metavar="NAME")
+    ] = "auto"
     block_size: Annotated[int, flag(_MEMORY, "Tokens in a block of the cache.", metavar="N", least=1)] = 16
     num_blocks: Annotated[
         int, flag(_MEMORY, "Blocks of the cache. 0: what the memory fraction holds.", metavar="N", least=0)
