@@ -1,0 +1,96 @@
+/* Rows of activations in the forms that a Linear reads. See program.h's Operand and twins/operand.py. */
+#ifndef ISOTOKEN_CPU_OPERAND_H
+#define ISOTOKEN_CPU_OPERAND_H
+
+#include "program.h"
+#include "vector_math.h"
+
+namespace isotoken {
+namespace {
+
+inline int filled_up(int size) { return (size + 31) & ~31; }
+
+const float SMALLEST_SCALE = 1.17549435e-38f; /* below it reciprocals overflow, and a row is as good as zeros */
+
+/* What a row may be made of: at(i, count) are its elements from i on, zeros from the count-th. */
+struct PlainRow {
+    const float *x;
+    VecF at(int i, int count) const { return load_some(x + i, count); }
+};
+
+template <class Row> inline float int8_scale(const Row &row, int size) {
+    VecF largest = splat(0.0f);
+    for (int i = 0; i < size; i += LANES)
+        largest = vmax(largest, vabs(row.at(i, size - i)));
+    const float scale = largest_lane(largest) / 127.0f;
+    return scale >= SMALLEST_SCALE ? scale : 1.0f;
+}
+
+inline void store_bytes(void *to, VecI values) {
+    typedef int8_t Bytes __attribute__((vector_size(LANES)));
+    const Bytes bytes = __builtin_convertvector(values, Bytes);
+    memcpy(to, &bytes, LANES);
+}
+
+/* Store q as int8, filled up with zeros to a multiple of LANES; returns the scale. */
+template <class Row> inline float quantise_row(const Row &row, int size, int8_t *to) {
+    const float scale = int8_scale(row, size);
+    const VecF inverse = splat(1.0f / scale);
+    for (int i = 0; i < size; i += LANES)
+        store_bytes(to + i, to_int(row.at(i, size - i) * inverse));
+    return scale;
+}
+
+template <class Row> inline void write_floats(const Operand &out, int64_t index, int size, const Row &row) {
+    float *to = (float *)out.values + index * out.ld;
+    for (int i = 0; i < filled_up(size); i += LANES)
+        store(to + i, row.at(i, size - i));
+}
+
+template <class Row> inline void write_bf16(const Operand &out, int64_t index, int size, const Row &row) {
+    uint16_t *to = (uint16_t *)out.values + index * out.ld;
+    for (int i = 0; i < filled_up(size); i += LANES)
+        store_bf16(to + i, row.at(i, size - i));
+}
+
+template <class Row> inline void write_offset_int8(const Operand &out, int64_t index, int size, const Row &row) {
+    uint8_t *to = (uint8_t *)out.values + index * out.ld;
+    const float scale = int8_scale(row, size);
+    const VecF inverse = splat(1.0f / scale);
+    out.scales[index] = scale;
+    for (int i = 0; i < filled_up(size); i += LANES)
+        store_bytes(to + i, to_int(row.at(i, size - i) * inverse) + 128);
+}
+
+template <class Row> inline void write_summed_int8(const Operand &out, int64_t index, int size, const Row &row) {
+    const int width = filled_up(size), num_groups = (width + out.group - 1) / out.group;
+    int8_t *to = (int8_t *)out.values + index * out.ld;
+    int32_t *sums = out.sums + index * num_groups;
+    const float scale = int8_scale(row, size);
+    const VecF inverse = splat(1.0f / scale);
+    out.scales[index] = scale;
+    for (int begin = 0; begin < width; begin += out.group) {
+        const int end = begin + out.group < width ? begin + out.group : width;
+        VecI sum = {};
+        for (int i = begin; i < end; i += LANES) {
+            const VecI q = to_int(row.at(i, size - i) * inverse);
+            store_bytes(to + i, q);
+            sum += q;
+        }
+        *sums++ = -8 * sum_of_lanes(sum);
+    }
+}
+
+template <class Row> inline void write_row(const Operand &out, int64_t index, int size, const Row &row) {
+    switch (out.form) {
+    case FORM_F32: return write_floats(out, index, size, row);
+    case FORM_BF16: return write_bf16(out, index, size, row);
+    case FORM_I8: return write_offset_int8(out, index, size, row);
+    case FORM_I8_SUMMED: return write_summed_int8(out, index, size, row);
+    }
+}
+
+} // namespace
+} // namespace isotoken
+
+#endif
