@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ class Comparison:
 
     def _need_memory(self, checkpoint: Checkpoint) -> None:
         """Raise ValueError where the base would not fit: it is wide, and models may be large."""
-        items = sum(checkpoint.tensor(name).size for name in checkpoint.names())
+        items = sum(prod(checkpoint.shape(name)) for name in checkpoint.names())
         needed = items * {"float64": 8, "float32": 4}.get(self.base.dtype, 2)
         free = psutil.virtual_memory().available
         if self.base.device == "cpu" and needed > free:

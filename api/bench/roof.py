@@ -8,16 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Literal
 
 from ...core.checkpoint import Checkpoint
+from ...core.quantization import SCHEMES
 from .workloads import Workload
 
 ITEM_BYTES = {"float64": 8.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-WEIGHT_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}
-QUANTISED_BLOCK = 32
-"""Weights that share a scale, which is read too."""
 
 RoofKind = Literal["memory", "arithmetic"]
 
@@ -92,9 +91,9 @@ class Model:
         spec = checkpoint.spec
         num_experts = max((layer.num_experts for layer in spec.layers), default=0)
         share = spec.moe_top_k / num_experts if num_experts else 1.0
-        sizes = {name: checkpoint.tensor(name).size for name in checkpoint.names() if name.startswith("layers.")}
+        sizes = {name: prod(checkpoint.shape(name)) for name in checkpoint.names() if name.startswith("layers.")}
         layers = sum(size * (share if ".experts." in name else 1) for name, size in sizes.items())
-        return cls(int(layers), checkpoint.tensor("lm_head").size, checkpoint.num_bytes)
+        return cls(int(layers), prod(checkpoint.shape("lm_head")), checkpoint.num_bytes)
 
     def roof_rate(self, workload: Workload, roof: Roof, dtype: str, quantization: str | None = None) -> float | None:
         """Return the tokens a second that the roof allows in the figure that the workload is about; None: not known.
@@ -126,7 +125,8 @@ def weight_bytes(dtype: str, quantization: str | None) -> float:
     """Bytes that are read for a weight, its share of a block's scale included."""
     if quantization is None:
         return ITEM_BYTES[dtype]
-    return WEIGHT_BYTES.get(quantization, 1.0) + ITEM_BYTES[dtype] / QUANTISED_BLOCK
+    scheme = SCHEMES.get(quantization)
+    return 1.0 if scheme is None else scheme.bytes_per_weight(ITEM_BYTES[dtype])
 
 
 def arithmetic_dtype(dtype: str, quantization: str | None) -> str:

@@ -115,7 +115,7 @@ def has_started(request: Request) -> bool:
 
 def engine_info(config: EngineConfig, built: Built) -> EngineInfo:
     """Return what the API needs to know of an engine."""
-    info, can = built.engine.info, built.capabilities
+    info, can, packing = built.engine.info, built.capabilities, built.checkpoint.packing
     return EngineInfo(
         model=config.model,
         backend=built.backend,
@@ -138,7 +138,7 @@ def engine_info(config: EngineConfig, built: Built) -> EngineInfo:
             "kv_cache": built.kv_cache,
             "sampler": config.sampler,
             "drafter": "model" if config.drafter == "none" and config.draft_model else config.drafter,
-            "quantization": config.quantization or "none",
+            "quantization": config.quantization or (packing.method if packing else "none"),
         },
     )
 
