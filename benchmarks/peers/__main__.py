@@ -11,14 +11,21 @@ from isotoken.api.bench.models import cache_folder
 from isotoken.api.bench.run import model_folder
 from isotoken.api.bench.workloads import WORKLOADS
 
-from . import genai_peer, openvino_peer
+from . import genai_peer, llamacpp_peer, openvino_peer, vllm_peer
 from .compare import Comparison, close_pair, load_pair
 from .environment import set_up
 from .genai_peer import Genai
+from .llamacpp_peer import LlamaCpp
 from .openvino_peer import OpenVino
 from .report import checks, table, write_json
+from .vllm_peer import Vllm
 
-PEERS = {"genai": (genai_peer, Genai), "openvino": (openvino_peer, OpenVino)}
+PEERS = {
+    "genai": (genai_peer, Genai),
+    "openvino": (openvino_peer, OpenVino),
+    "vllm": (vllm_peer, Vllm),
+    "llamacpp": (llamacpp_peer, LlamaCpp),
+}
 SPINNING = ("off", "brief", "on")
 
 
@@ -55,7 +62,7 @@ def main() -> int:
     return _compare(given, peer)
 
 
-def _compare(given: argparse.Namespace, peer: type[Genai] | type[OpenVino]) -> int:
+def _compare(given: argparse.Namespace, peer: type[Genai] | type[OpenVino] | type[Vllm] | type[LlamaCpp]) -> int:
     load_before = load_average()
     model = model_folder(given.model)
     found: list[Comparison] = []
