@@ -57,9 +57,7 @@ def _attend(op: p.Attention, query: Array, positions: Array, keys: Array, values
     if op.cache.form == p.FORM_I8:
         q, scales = quantize_rows(query)
         query = q * scales[..., None].astype(np.float64)
-    grouped = query.astype(np.float64).reshape(
-        len(query), keys.shape[1], -1, query.shape[-1]
-    )  # [n, kv_heads, group, D]
+    grouped = query.astype(np.float64).reshape(len(query), keys.shape[1], -1, query.shape[-1])  # [n, kv_heads, g, D]
     scores = np.einsum("nhgd,khd->nhgk", grouped, keys)
     if op.cap:
         scores = op.cap * np.tanh(scores / op.cap)

@@ -2,7 +2,7 @@
 
 A row x is int8 as q = rint(x * (1 / scale)) within -127 ... 127, scale = max|x| / 127 (1 where that is as good as 0).
 FORM_I8 stores q + 128 as uint8; FORM_I8_SUMMED stores q, and for each group of inputs -8 * sum(q), which takes off the
-offset of 4-bit weights stored as 0 ... 15. Rows are filled up with zeros to a multiple of 32; the last group may be short.
+offset of 4-bit weights stored as 0 ... 15. Rows are filled up with zeros to a multiple of 32.
 """
 
 from __future__ import annotations

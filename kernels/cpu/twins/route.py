@@ -1,6 +1,6 @@
 """Route, Gather and Combine: a mixture of experts' way from tokens to experts and back.
 
-Their own rows are the tokens, ROWS_TOKENS or ROWS_CHOSEN; what lies between them are places, ROWS_EXPERT or ROWS_ROUTED.
+Their own rows are tokens (ROWS_TOKENS or ROWS_CHOSEN); what lies between them are places (ROWS_EXPERT or ROWS_ROUTED).
 """
 
 from __future__ import annotations

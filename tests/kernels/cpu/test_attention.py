@@ -24,11 +24,7 @@ from .steps import (
 
 LENS = ((0, 1), (199, 1), (0, 37), (511, 3), (700, 9), (1023, 2), (15, 1), (40, 5))  # (computed, now) of requests
 SPREAD = 2.4  # standard deviation of scores: some positions get much weight, none all
-TOLERANCE = {
-    p.FORM_F32: 1.5e-5,
-    p.FORM_BF16: 1.2e-2,
-    p.FORM_I8: 4e-5,
-}  # of the largest value; bfloat16: weights' rounding
+TOLERANCE = {p.FORM_F32: 1.5e-5, p.FORM_BF16: 1.2e-2, p.FORM_I8: 4e-5}  # of bfloat16 the weights are rounded
 
 
 def make_attention(
