@@ -48,7 +48,7 @@ class Gemm:
 class Qdq(Gemm):
     """`qdq`: Gemm with a quantised matrix that DequantizeLinear restores, as TensorRT wants it.
 
-    int4 has a scale for each block of inputs, int8 one for each output, fp8 one for the matrix.
+    int4 has a scale for each block of inputs, int8-rows one for each output, fp8 one for the matrix.
     """
 
     def matrix(self, name: str) -> ir.Value:
@@ -56,7 +56,7 @@ class Qdq(Gemm):
         write, dtype, block_size = self._writer, NUMPY_DTYPES[self._options.dtype], self._options.block_size
         weight, quantised, scale = self._weights.array(name), f"{name}.quantised", f"{name}.scale"
         match self._options.quantization:
-            case "int8":
+            case "int8-rows":
                 values, scales = quantize_rows(weight, dtype)
                 operands = write.weight(quantised, values), write.constant(scale, scales)
                 return write.op("DequantizeLinear", *operands, axis=0)
@@ -67,7 +67,7 @@ class Qdq(Gemm):
                 if weight.shape[1] % block_size:
                     raise Unsupported(
                         f"linear 'qdq', int4: {name} has {weight.shape[1]} inputs, which blocks of {block_size} do not "
-                        "divide; choose another block_size, or int8"
+                        "divide; choose another block_size, or int8-rows"
                     )
                 packed, scales = quantize(weight, 4, block_size, dtype)
                 signed = (packed ^ 0x88).reshape(len(weight), -1)  # from q + 8 to two's complement

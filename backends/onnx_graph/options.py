@@ -9,6 +9,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from ...core.quantization import FP8, INT4, INT8, INT8_ROWS
+
 AttentionForm = Literal["gqa", "standard", "standard-mask", "paged"]
 LinearForm = Literal["gemm", "nbits", "qdq"]
 
@@ -23,10 +25,10 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 ATTENTION_FORMS = ("gqa", "standard", "standard-mask", "paged")
-QUANTIZATIONS: dict[str, tuple[str | None, ...]] = {  # what each linear form can store its weights as
+QUANTIZATIONS: dict[str, tuple[str | None, ...]] = {  # which of core.quantization each linear form can store
     "gemm": (None,),
-    "nbits": ("int4", "int8"),
-    "qdq": ("int4", "int8", "fp8"),
+    "nbits": (INT4.name, INT8.name),
+    "qdq": (INT4.name, INT8_ROWS.name, FP8.name),
 }
 
 
@@ -38,7 +40,7 @@ class GraphOptions:
     linear: LinearForm | None = None  # None: gemm, or where weights are quantised nbits, or qdq for TensorRT
     dtype: str = "float32"  # compute dtype; logits are float32 whatever it is
     kv_dtype: str | None = None  # of the K/V cache; None: the compute dtype
-    quantization: str | None = None  # None, "int8", "int4" or "fp8", of the weight matrices
+    quantization: str | None = None  # of the weight matrices, by its name in core.quantization
     block_size: int = 32  # inputs that share a scale, in the blockwise quantisations
     accuracy_level: int = 4  # of MatMulNBits: 4 rounds activations to int8
     max_model_len: int = 0  # the longest sequence that the rope tables are for; 0: what the model was made for
@@ -78,7 +80,8 @@ class GraphOptions:
     def _usual_linear(self) -> LinearForm:
         if self.quantization is None:
             return "gemm"
-        return "qdq" if self.attention == "standard-mask" or self.quantization == "fp8" else "nbits"
+        only_qdq = self.quantization in (INT8_ROWS.name, FP8.name)
+        return "qdq" if self.attention == "standard-mask" or only_qdq else "nbits"
 
     @staticmethod
     def _check(name: str, value: object, possible: tuple[str, ...]) -> None:

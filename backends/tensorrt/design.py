@@ -21,9 +21,8 @@ from .profiles import Profile, describe_profiles, make_profiles
 from .store import Key
 
 ITEMSIZES = {"float32": 4, "float16": 2, "bfloat16": 2}  # of the compute dtypes
-QUANTIZATIONS = {INT8_ROWS.name: "int8", FP8.name: "fp8"}
-"""Names for users and for the graph. The int8 of other backends has a scale for each 32 weights; TensorRT takes one for
-each output of a matrix, which is another quantisation with other tokens, and so has another name."""
+QUANTIZATIONS = (INT8_ROWS.name, FP8.name)
+"""Not int8, which has a scale for each 32 weights: TensorRT takes one for each output of a matrix."""
 LOGITS_BYTES = 256 << 20  # of float32 logits in one forward
 
 
@@ -65,7 +64,7 @@ def make_design(checkpoint: Checkpoint, config: RunnerConfig, device: Device, ca
             attention="standard-mask",
             linear="gemm" if config.quantization is None else "qdq",
             dtype=dtype,
-            quantization=None if config.quantization is None else QUANTIZATIONS[config.quantization],
+            quantization=config.quantization,
             max_model_len=max_model_len,
             row_len=row_len,
         ),

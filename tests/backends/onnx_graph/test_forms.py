@@ -68,10 +68,10 @@ def by_fp8(weight: Array) -> Array:
         ({"quantization": "int8", "accuracy_level": 1}, by_blocks(8)),
         ({"quantization": "int4", "accuracy_level": 1}, by_blocks(4)),
         ({"quantization": "int4", "linear": "qdq"}, by_blocks(4)),
-        ({"quantization": "int8", "linear": "qdq"}, by_rows),
+        ({"quantization": "int8-rows"}, by_rows),
         ({"quantization": "fp8", "linear": "qdq"}, by_fp8),
     ],
-    ids=["nbits-int8", "nbits-int4", "qdq-int4", "qdq-int8", "qdq-fp8"],
+    ids=["nbits-int8", "nbits-int4", "qdq-int4", "qdq-int8-rows", "qdq-fp8"],
 )
 @pytest.mark.parametrize("family", ["llama-biases", "qwen2"])  # qwen2: embeddings stay as they are, their head does not
 def test_quantised_graphs_compute_with_the_defined_weights(
@@ -165,7 +165,11 @@ def test_rows_of_fixed_length(form: str, family_case: CaseOf) -> None:
         ({"kv_dtype": "int8"}, "kv_dtype is 'int8'"),
         ({"quantization": "int2"}, "quantization is 'int2': expected 'int4' or 'int8' with linear='nbits'"),
         ({"linear": "gemm", "quantization": "int8"}, "quantization is 'int8': expected None with linear='gemm'"),
-        ({"linear": "qdq"}, "quantization is None: expected 'int4' or 'int8' or 'fp8' with linear='qdq'"),
+        (
+            {"attention": "standard-mask", "quantization": "int8"},
+            "quantization is 'int8': expected 'int4' or 'int8-rows' or 'fp8' with linear='qdq'",
+        ),
+        ({"linear": "qdq"}, "quantization is None: expected 'int4' or 'int8-rows' or 'fp8' with linear='qdq'"),
         ({"accuracy_level": 5}, "accuracy_level is 5: expected 0 to 4"),
         ({"attention": "paged"}, "dtype is 'float32': expected 'float16' or 'bfloat16' with attention='paged'"),
     ],

@@ -56,7 +56,7 @@ def test_tensorrt_parses_every_operator_of_standard_mask(family: str, family_cas
     }  # no size is computed when rows are of fixed length
 
 
-@pytest.mark.parametrize("quantization", ["int8", "fp8"])
+@pytest.mark.parametrize("quantization", ["int8-rows", "fp8"])
 def test_tensorrt_parses_quantised_weights(quantization: str, family_case: CaseOf) -> None:
     graph = graph_of(family_case("gemma2"), attention="standard-mask", quantization=quantization)
     nodes = list(graph.model.graph)
