@@ -113,8 +113,9 @@ class AsyncEngine:
         priority: int = 0,
         deadline_s: float | None = None,
         cache_salt: bytes = b"",
+        whole: bool = False,
     ) -> GenerationStream:
-        """Submit a request at once and return its deltas, the n choices interleaved.
+        """Submit a request at once and return its deltas, the n choices interleaved; or each choice in one, if `whole`.
 
         Lower priorities run first. Raises before anything is submitted: ParameterError, ContextLengthError,
         Overloaded, NotReady.
@@ -136,7 +137,8 @@ class AsyncEngine:
             )
             for resolved in decode_params
         ]
-        request = RequestInFlight(self._owner, recorder, choices)
+        # A stop string may end a choice before the engine does, so its text must be looked at as it comes.
+        request = RequestInFlight(self._owner, recorder, choices, whole=whole and not params.stop)
         stream = request.open(request_id, timeout)
         for index, (entry, _) in enumerate(choices):
             self._in_flight[entry] = request, index

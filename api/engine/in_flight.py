@@ -34,14 +34,18 @@ class _Part:
     text: Choice
     started: bool = False
     reason: FinishReason | None = None
+    held: RequestOutput | None = None  # what came so far of a choice that nobody wants to see before its end
 
 
 class RequestInFlight:
     """Feed it what the engine brings to its choices; it feeds the stream."""
 
-    def __init__(self, owner: Owner, recorder: Recorder, choices: Sequence[tuple[Entry, Choice]]) -> None:
+    def __init__(
+        self, owner: Owner, recorder: Recorder, choices: Sequence[tuple[Entry, Choice]], *, whole: bool = False
+    ) -> None:
         self._owner = owner
         self._recorder = recorder
+        self._whole = whole
         self._parts = [_Part(entry, text) for entry, text in choices]
         self._reader: Callable[[], GenerationStream | None] = lambda: None
         self._timer: asyncio.TimerHandle | None = None
@@ -63,9 +67,17 @@ class RequestInFlight:
         part = self._parts[index]
         if part.reason is not None or (not output.token_ids and output.finish_reason is None):
             return  # ended here before the engine knew, or only a part of the prompt's logprobs
+        num_tokens = len(output.token_ids)
+        if self._whole:
+            if output.finish_reason is None:
+                self._hold(part, index, output)
+                return
+            if part.held is not None:
+                output = _joined(part.held, output)
         delta = part.text.feed(output)
-        self._recorder.tokens(index, len(delta.token_ids), output.num_cached_tokens)
-        scored = None if part.started or not part.entry.prompt_logprobs else part.entry.prompt_logprobs
+        self._recorder.tokens(index, min(num_tokens, len(delta.token_ids)), output.num_cached_tokens)
+        is_first = self._whole or not part.started
+        scored = part.entry.prompt_logprobs if is_first and part.entry.prompt_logprobs else None
         self._start(part)
         stream = self._reader()
         if stream is not None:
@@ -85,6 +97,12 @@ class RequestInFlight:
             if output.finish_reason is None:  # a stop string: the engine knows nothing of text
                 self._owner.drop(part.entry)
             self._end(part, delta.finish_reason)
+
+    def _hold(self, part: _Part, index: int, output: RequestOutput) -> None:
+        """Keep what came until the end, which spares turning it into text piece by piece."""
+        self._recorder.tokens(index, len(output.token_ids), output.num_cached_tokens)
+        part.held = output if part.held is None else _joined(part.held, output)
+        self._start(part)
 
     def fail(self, error: str) -> None:
         """The engine failed on one of the choices: the request is over."""
@@ -129,3 +147,12 @@ class RequestInFlight:
         if stream is not None:
             stream.stats = stats
         self._owner.finished(stats)
+
+
+def _joined(held: RequestOutput, output: RequestOutput) -> RequestOutput:
+    """Add what was held to the front of what came."""
+    if held.logprobs is not None:
+        output.logprobs = held.logprobs + (output.logprobs or [])
+    held.token_ids += output.token_ids
+    output.token_ids = held.token_ids
+    return output

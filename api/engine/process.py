@@ -25,6 +25,8 @@ class EngineProcess:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._outgoing: list[bytes] = []  # written together at the end of this turn of the event loop
 
     @classmethod
     async def spawn(cls, config: EngineConfig) -> EngineProcess:
@@ -51,9 +53,15 @@ class EngineProcess:
         return self._process.pid
 
     def send(self, message: Message) -> None:
-        """Write a message without waiting. To a process that is gone it is lost: `receive` will tell."""
-        if not self._writer.is_closing():
-            self._writer.write(pack(message))
+        """Write a message soon, without waiting. To a process that is gone it is lost: `receive` will tell."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(pack(message))
+
+    def _flush(self) -> None:
+        frames, self._outgoing = self._outgoing, []
+        if frames and not self._writer.is_closing():
+            self._writer.write(b"".join(frames))
 
     async def receive(self) -> FromEngine | None:
         """Return the next message, None at the end of the process."""
@@ -71,6 +79,7 @@ class EngineProcess:
 
     async def ended(self) -> str:
         """Wait until it is gone, with force after some seconds, and say how it ended."""
+        self._flush()
         self._writer.close()
         with contextlib.suppress(OSError):  # what could not be written any more is of no use
             await self._writer.wait_closed()

@@ -23,6 +23,7 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
         self._pending: dict[int, GenerationDelta] = {}
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._is_patient = False  # the reader waits for the end
 
     async def __aenter__(self) -> GenerationStream:
         return self
@@ -40,6 +41,15 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
             await self._wait()
         return self._pending.pop(next(iter(self._pending)))
 
+    async def whole(self) -> list[GenerationDelta]:
+        """Wait for the end of all choices and return each as one delta. Raises EngineFailed when the request failed."""
+        self._is_patient = True
+        while self._num_open:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        return list(self._pending.values())
+
     async def aclose(self) -> None:
         """Abort what has not ended; the engine frees its blocks within a step. Harmless when repeated."""
         self._close()
@@ -53,7 +63,8 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
             self._pending[delta.index] = delta
         else:
             _merge(earlier, delta)
-        self._wake()
+        if not self._is_patient or not self._num_open:
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """End with an error, after what is pending."""

@@ -98,18 +98,49 @@ class Generation:
         try:
             async with aclosing(source) as items:
                 async for position, delta in items:
-                    self._num_output += len(delta.token_ids)
-                    self._num_cached[position] = max(self._num_cached[position], delta.num_cached_tokens)
-                    if delta.finish_reason == "timeout":
-                        raise ApiError(408, "the request's deadline passed before the answer was complete")
+                    self._count(position, delta)
                     yield position * self.n + delta.index, delta
         except EngineFailed as error:
-            if self._is_draining():
-                raise NotReady("draining", "the server shuts down and this answer was cut short") from error
+            self._raise_if_draining(error)
             raise
 
+    def _count(self, position: int, delta: GenerationDelta) -> None:
+        self._num_output += len(delta.token_ids)
+        self._num_cached[position] = max(self._num_cached[position], delta.num_cached_tokens)
+        if delta.finish_reason == "timeout":
+            raise ApiError(408, "the request's deadline passed before the answer was complete")
+
+    def _raise_if_draining(self, error: EngineFailed) -> None:
+        if self._is_draining():
+            raise NotReady("draining", "the server shuts down and this answer was cut short") from error
+
     async def collect(self) -> list[Choice]:
-        """Wait for everything and return the whole choices in order."""
+        """Wait for everything and return the whole choices in order. Raises as `deltas`."""
+        return await (self._collect_one() if len(self.streams) == 1 else self._collect_all())
+
+    async def _collect_one(self) -> list[Choice]:
+        """One prompt needs nobody to look at its choices before the last of them is whole."""
+        try:
+            deltas = sorted(await self.streams[0].whole(), key=lambda delta: delta.index)
+        except EngineFailed as error:
+            self._raise_if_draining(error)
+            raise
+        for delta in deltas:
+            self._count(0, delta)
+        return [
+            Choice(
+                delta.index,
+                delta.text,
+                delta.token_ids,
+                delta.logprobs or [],
+                deltas[0].prompt_logprobs,
+                delta.finish_reason,
+                delta.stop_reason,
+            )
+            for delta in deltas
+        ]
+
+    async def _collect_all(self) -> list[Choice]:
         choices = [Choice(index) for index in range(self.num_choices)]
         texts: list[list[str]] = [[] for _ in choices]
         async with aclosing(self.deltas()) as deltas:

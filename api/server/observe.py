@@ -8,7 +8,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import Metrics
-from .requests import new_request_id
+from .requests import header, new_request_id
 
 
 class Observer:
@@ -25,13 +25,14 @@ class Observer:
             return
         started = time.monotonic()
         state = scope.setdefault("state", {})
-        state["request_id"] = new_request_id(_header(scope, b"x-request-id"))
+        state["request_id"] = new_request_id(header(scope, b"x-request-id"))
         status = 499  # nothing was sent: the client left
 
         async def send_observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                state["answered"] = True
                 milliseconds = (time.monotonic() - started) * 1000
                 message["headers"] = [
                     *message["headers"],
@@ -49,10 +50,3 @@ class Observer:
             self._metrics.answered(route, status, time.monotonic() - started)
             if "rejection" in state:
                 self._metrics.rejected(state["rejection"])
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return value.decode("latin-1")
-    return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from litestar import Request, post
 from litestar.params import JSONBody
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope
 
 from ..engine import GenerationDelta
 from ..text import TextModel
@@ -37,14 +37,19 @@ async def create_chat_completion(
     request: Request[Any, Any, Any], data: JSONBody[ChatRequest], service: Served
 ) -> ASGIApp:
     """Continue a conversation with the assistant's next message."""
+    return await answer_chat(request.scope, request.receive, data, service)
+
+
+async def answer_chat(scope: Scope, receive: Receive, data: ChatRequest, service: Service) -> ASGIApp:
+    """Submit what is asked for, and return its answer."""
     service.check_model(data.model)
     with named(chat_names(data)):
         params = chat_params(data, service.default_params)
         prompt = await service.prompter.chat(data, params.max_tokens)
-        context = context_of(request, "chatcmpl-", data)
+        context = context_of(scope, "chatcmpl-", data)
         generation = submit(service, data, context, [prompt], params)
     form = ChatForm(data, generation, service.engine.text, context, service)
-    return await respond(service, request, form, generation, stream=data.stream)
+    return await respond(service, receive, form, generation, stream=data.stream)
 
 
 class ChatForm:

@@ -9,7 +9,7 @@ from typing import Any
 
 from litestar import Request, post
 from litestar.params import JSONBody
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope
 
 from ..engine import GenerationDelta
 from ..text import TextModel
@@ -38,15 +38,20 @@ async def create_completion(
     request: Request[Any, Any, Any], data: JSONBody[CompletionRequest], service: Served
 ) -> ASGIApp:
     """Continue one or several prompts."""
+    return await complete(request.scope, request.receive, data, service)
+
+
+async def complete(scope: Scope, receive: Receive, data: CompletionRequest, service: Service) -> ASGIApp:
+    """Submit what is asked for, and return its answer."""
     service.check_model(data.model)
     with named({} if data.prompt_logprobs is not None else {"prompt_logprobs": "echo"}):
         params = completion_params(data, service.default_params)
         prompts = await service.prompter.completion(data)
         _check_together(data, prompts, params.n, service)
-        context = context_of(request, "cmpl-", data)
+        context = context_of(scope, "cmpl-", data)
         generation = submit(service, data, context, prompts, params)
     form = CompletionForm(data, generation, service.engine.text, context, service)
-    return await respond(service, request, form, generation, stream=data.stream)
+    return await respond(service, receive, form, generation, stream=data.stream)
 
 
 def _check_together(data: CompletionRequest, prompts: list[Prompt], n: int, service: Service) -> None:

@@ -6,14 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from litestar import Request
-from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive
 
 from ..text import SamplingParams
 from .disconnect import until_disconnect
 from .errors import failure_of
 from .generation import Choice, Generation, Prompt
+from .json_answer import JsonAnswer
 from .requests import RequestContext
 from .schemas import SamplingFields
 from .service import Service
@@ -43,12 +42,11 @@ def submit(
         priority=data.priority,
         deadline=context.deadline,
         cache_salt=data.cache_salt,
+        whole=not data.stream,
     )
 
 
-async def respond(
-    service: Service, request: Request[Any, Any, Any], form: Form, generation: Generation, *, stream: bool
-) -> ASGIApp:
+async def respond(service: Service, receive: Receive, form: Form, generation: Generation, *, stream: bool) -> ASGIApp:
     """Return the response; a client that leaves before a whole answer is there ends the generation."""
     if stream:
         return EventStream(
@@ -56,6 +54,6 @@ async def respond(
             error_event=lambda error: event(failure_of(error).openai()) + DONE,
             slow_reader_timeout=service.settings.slow_reader_timeout,
         )
-    async with aclosing(generation), until_disconnect(request.receive):
+    async with aclosing(generation), until_disconnect(receive):
         choices = await generation.collect()
-    return ASGIResponse(body=encode(form.answer(choices)), media_type="application/json")
+    return JsonAnswer(encode(form.answer(choices)))

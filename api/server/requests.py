@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
 
-from litestar import Request
+from litestar.types import Scope
 
 from .schemas import SamplingFields
 
 MAX_ID_LENGTH = 128
+
+_PROCESS = secrets.token_hex(12)  # ids of several processes do not meet
+_NUMBERS = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +24,25 @@ class RequestContext:
     deadline: float | None = None  # seconds that the client will wait
 
 
-def context_of(request: Request[Any, Any, Any], prefix: str, data: SamplingFields | None = None) -> RequestContext:
+def context_of(scope: Scope, prefix: str, data: SamplingFields | None = None) -> RequestContext:
     """Return them. The answer's id is the client's where its body has a decent one, else that of the HTTP request."""
     given = data.request_id if data is not None else ""
-    identity = given if is_decent(given) else request_id(request)
+    identity = given if is_decent(given) else request_id(scope)
     streamed = data is not None and data.stream
-    return RequestContext(prefix + identity, None if streamed else _patience(request))
+    return RequestContext(prefix + identity, None if streamed else _patience(scope))
 
 
-def request_id(request: Request[Any, Any, Any]) -> str:
+def request_id(scope: Scope) -> str:
     """Return the id that the answer's x-request-id carries: the client's own if it is a decent one."""
-    state = request.scope["state"]
+    state = scope["state"]
     if "request_id" not in state:
-        state["request_id"] = new_request_id(request.headers.get("x-request-id"))
+        state["request_id"] = new_request_id(header(scope, b"x-request-id"))
     return str(state["request_id"])
 
 
 def new_request_id(given: str | None) -> str:
     """Return the client's id where it can be echoed, else a new one."""
-    return given if given is not None and is_decent(given) else uuid.uuid4().hex
+    return given if given is not None and is_decent(given) else f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
 def is_decent(given: str) -> bool:
@@ -47,10 +50,21 @@ def is_decent(given: str) -> bool:
     return 0 < len(given) <= MAX_ID_LENGTH and given.isascii() and given.isprintable()
 
 
-def _patience(request: Request[Any, Any, Any]) -> float | None:
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a header's value. Names are in lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return None
+
+
+def _patience(scope: Scope) -> float | None:
     """Return after how many seconds without an answer the client hangs up; openai's library says so."""
+    given = header(scope, b"x-stainless-read-timeout")
+    if given is None:
+        return None
     try:
-        seconds = float(request.headers.get("x-stainless-read-timeout", ""))
+        seconds = float(given)
     except ValueError:
         return None
     return seconds if 0 < seconds < 1e6 else None

@@ -41,6 +41,7 @@ class Service:
         self._engine = engine
         self.metrics.attach(engine)
         self.fingerprint = _fingerprint(engine)
+        self._names = self.settings.served_model_names or (default_name(Path(engine.info.model)),)
         self.prompter = Prompter(engine.text, engine.info.max_model_len, self.settings)
         model_defaults = self.settings.generation_config == "model"
         self.default_params: dict[str, Any] = engine.text.default_params() if model_defaults else {}
@@ -62,8 +63,9 @@ class Service:
     @property
     def names(self) -> tuple[str, ...]:
         """What the model may be called. The first is its id, which answers carry. Raises NotReady."""
-        folder = Path(self.engine.info.model)  # asked for first: no name is served before there is an engine
-        return self.settings.served_model_names or (default_name(folder),)
+        if self._engine is None:  # no name is served before there is one
+            raise NotReady("starting")
+        return self._names
 
     def check_model(self, name: str) -> None:
         """Accept the model's names and no name at all. Raises NotReady."""
@@ -81,8 +83,12 @@ class Service:
         priority: int = 0,
         deadline: float | None = None,
         cache_salt: str = "",
+        whole: bool = False,
     ) -> Generation:
-        """Hand prompts to the engine, all or none. Raises what AsyncEngine.generate raises, and NotReady."""
+        """Hand prompts to the engine, all or none; `whole`: nothing is shown before its end.
+
+        Raises what AsyncEngine.generate raises, and NotReady.
+        """
         if self.draining:
             raise NotReady("draining")
         limit = self.settings.limits.request_timeout_s
@@ -97,6 +103,7 @@ class Service:
                     priority=priority,
                     deadline_s=seconds,
                     cache_salt=cache_salt.encode(),
+                    whole=whole,
                 )
                 streams.append(stream)
         except BaseException:

@@ -79,10 +79,12 @@ async def compat_generate(request: Request[Any, Any, Any], data: JSONBody[Genera
 async def info(service: Served) -> dict[str, Any]:
     """Return the model and its limits."""
     facts, limits = service.engine.info, service.settings.limits
+    weights = facts.settings.get("quantization", "none")
     return {
         "model_id": service.names[0],
         "model_sha": None,
         "model_dtype": facts.dtype,
+        "quantize": None if weights == "none" else weights,
         "model_device_type": facts.device,
         "model_pipeline_tag": "text-generation",
         "max_concurrent_requests": facts.max_num_seqs + limits.max_waiting_requests,
@@ -115,9 +117,11 @@ async def _answer(
     with named(PARAMETER_NAMES):
         prompt = await generate_prompt(data, service.prompter)
         params = generate_params(data, prompt, facts.max_model_len, stream=stream)
-        context = context_of(request, "gen-")
+        context = context_of(request.scope, "gen-")
         validated = time.monotonic()
-        generation = service.submit([prompt], params, request_id=context.id, deadline=context.deadline)
+        generation = service.submit(
+            [prompt], params, request_id=context.id, deadline=context.deadline, whole=not stream
+        )
     form = ShortForm(generation) if data.is_short else TgiForm(data, params, generation, text)
     if stream:
         return EventStream(

@@ -83,6 +83,7 @@ class Info(Answer):
     model_id: str
     model_sha: str | None
     model_dtype: str
+    quantize: str | None
     model_device_type: str
     model_pipeline_tag: str
     max_concurrent_requests: int

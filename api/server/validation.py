@@ -31,7 +31,11 @@ _BOUNDS = {
 
 def explain(error: ValidationException) -> tuple[str, str | None]:
     """Return (message, param) for the first thing that is wrong."""
-    problems = getattr(error.__cause__, "errors", None)
+    return explain_problems(getattr(error.__cause__, "errors", None) or ())
+
+
+def explain_problems(problems: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """Return (message, param) for the first of pydantic's complaints."""
     if not problems:
         return "the request needs a JSON object as its body", None
     problem = _most_telling(problems)

@@ -87,6 +87,7 @@ def test_info(server: Any) -> None:
     info = server.get("/info").json()
     Info.model_validate(info, strict=True)
     assert (info["model_id"], info["max_total_tokens"]) == ("tiny", 2048)
+    assert info["quantize"] is None
 
 
 @pytest.mark.parametrize(
