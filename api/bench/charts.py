@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .results import Point, Result, Variant
 from .scales import Scale, linear_scale, log_scale
-from .tables import factor, milliseconds, number
+from .tables import factor, milliseconds, number, roof_share
 
 NUM_COLOURS = 6
 DASHES = {"continuous": "", "static": "7 4", "naive": "2 4"}
@@ -111,7 +111,7 @@ def workload_chart(name: str, results: Sequence[Result], looks: dict[Variant, St
         parts += _fraction(result, middle, y + 17, share, colour)
     described = "; ".join(
         f"{result.variant.label} {number(result.rate)} tokens a second"
-        + ("" if result.fraction is None else f", {result.fraction:.0%} of the {result.roof} roof")
+        + ("" if result.fraction is None else f", {roof_share(result.fraction)} of the {result.roof} roof")
         for result in shown
     )
     return _svg(name, title, described, parts, height, heading="")
@@ -120,11 +120,11 @@ def workload_chart(name: str, results: Sequence[Result], looks: dict[Variant, St
 def _fraction(result: Result, x: float, y: float, width: float, colour: int) -> list[str]:
     if result.fraction is None:
         return [f'<text class="tick" x="{x}" y="{y + 12}">not measured</text>']
-    bar = 84.0
+    bar, told = 84.0, roof_share(result.fraction)
     return [
         f'<rect class="track" x="{x}" y="{y}" width="{bar}" height="15" rx="2"/>',
-        _bar(x, y, bar * min(result.fraction, 1.0), colour, f"{result.variant.label}: {result.fraction:.0%}"),
-        f'<text class="value" x="{x + width}" y="{y + 12}" text-anchor="end">{result.fraction:.0%}</text>',
+        _bar(x, y, bar * min(result.fraction, 1.0), colour, f"{result.variant.label}: {told}"),
+        f'<text class="value" x="{x + width}" y="{y + 12}" text-anchor="end">{_e(told)}</text>',
     ]
 
 

@@ -26,9 +26,8 @@ def run_workload(bench: Bench, name: str, rounds: int) -> list[Result]:
     An engine that fails is left out from then on, see Bench.left_out.
     """
     workload = bench.make_workload(name)
-    roofs: list[Roof] = []
-    measured = _in_turns(bench, workload, rounds, roofs=roofs)
-    roof = Roof.best(roofs)
+    measured = _in_turns(bench, workload, rounds, measure_roof=True)
+    roof = Roof.best(bench.roofs)  # of all workloads so far: the machine does not change, but who else uses it does
     base = next(iter(measured.values()))[0]
     return [
         make_result(bench, workload, variant, runs, check, base=base, roof=roof)
@@ -43,7 +42,7 @@ def run_streams(bench: Bench, concurrency: int, rounds: int) -> list[Point]:
 
 
 def _in_turns(
-    bench: Bench, workload: Workload, rounds: int, *, in_flight: int = 0, roofs: list[Roof] | None = None
+    bench: Bench, workload: Workload, rounds: int, *, in_flight: int = 0, measure_roof: bool = False
 ) -> Measured:
     checks: dict[Variant, Check] = {}
     runs: dict[Variant, list[Run]] = {variant: [] for variant in bench.engines}
@@ -51,8 +50,8 @@ def _in_turns(
         with bench.leaving_out(variant, workload):
             checks[variant] = bench.check(variant, workload, in_flight)
     for index in range(rounds):
-        if roofs is not None:
-            roofs.append(bench.measure_roof())
+        if measure_roof:
+            bench.measure_roof()
         for variant in turned(list(bench.engines), index):
             with bench.leaving_out(variant, workload):
                 run = bench.run(variant, workload, in_flight)

@@ -42,8 +42,11 @@ def bench(
     concurrency: Annotated[
         str, flag(_WHAT, "Streams at the same time, for throughput and latency; or none.", metavar="N,N,...")
     ] = "1,2,4,8,16,32",
-    rounds: Annotated[int, flag(_HOW, "After a warm-up. Each runs every engine in turn.", metavar="N", least=1)] = 3,
-    quick: Annotated[bool, flag(_HOW, "A look in a fraction of the time: one round of a part.", "--quick")] = False,
+    rounds: Annotated[
+        int | None,
+        flag(_HOW, "After a warm-up; in each every engine runs. None: 3, or 1 with --quick.", metavar="N", least=1),
+    ] = None,
+    quick: Annotated[bool, flag(_HOW, "A look in a fraction of the time: a part of each workload.", "--quick")] = False,
     device: Annotated[str, flag(_HOW, "cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
     num_threads: Annotated[int, flag(_HOW, "CPU threads. 0: one for each CPU.", metavar="N", least=0)] = 0,
     html: Annotated[Path | None, flag(_OUT, "One page with charts; it needs nothing else.", metavar="FILE")] = None,
@@ -71,7 +74,7 @@ def bench(
         schedulers=scheduler or ("continuous",),
         workloads=_workloads(workload, ALL_WORKLOADS),
         concurrencies=_counts(concurrency),
-        rounds=1 if quick else rounds,
+        rounds=rounds or (1 if quick else 3),
         share=QUICK_SHARE if quick else 1,
         device=device,
         threads=num_threads,
