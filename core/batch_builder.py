@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from .batch import Batch, Float32, Int32, SamplingRows, UInt32
+from .batch_layout import Layout
 from .logits_edits import LogitsEdits, SparseRows
 from .types import Request, Scheduled
 
 _NO_COPIES = np.empty((0, 3), np.int32)
 _NO_IDS = np.empty(0, np.int32)
 _NO_VALUES = np.empty(0, np.float32)
+_NO_POSITIONS = np.empty(0, np.int64)
 
 
 class BatchBuilder:
@@ -36,49 +38,63 @@ class BatchBuilder:
         self._num_logprobs = np.full(max_num_seqs, -2, np.int32)
         self._edits: dict[int, LogitsEdits] = {}  # rows whose logits are changed before drawing
         self._scored: set[int] = set()  # rows whose prompt is to be scored
+        self._layout: Layout | None = None  # of the last step, with what it was made from,
+        self._layout_key: tuple[tuple[int, ...], ...] = ()
+        self._draws = self._describe_draws(_NO_IDS)  # how its rows draw,
+        self._table: Int32 | None = None  # and its block tables [N, B] unless one of them has grown
 
     def build(self, plan: Sequence[Scheduled], block_copies: Sequence[tuple[int, int, int]] = ()) -> Batch:
-        """Lay out a plan of at least one request. The arrays are the batch's own."""
-        requests, start_list, num_tokens_list, _, num_logits_list = zip(*plan, strict=True)
-        row_list = [request.row_id for request in requests]
+        """Lay out a plan of at least one request. Nobody writes to the arrays: later batches share what stays."""
         input_ids: list[int] = []
-        width = 1
-        for row, (request, start, num_tokens, _, _) in zip(row_list, plan, strict=True):
-            blocks = request.block_ids
-            if self._sources[row] is not blocks:
+        for request, start, num_tokens, _, _ in plan:
+            row, block_ids, known = request.row_id, request.block_ids, request.token_ids
+            if self._sources[row] is not block_ids:
                 self._open_row(row, request)
-            elif self._num_blocks[row] != len(blocks):
-                self._extend_row(row, blocks)
-            width = max(width, len(blocks))
-            _append_query(input_ids, request, start, start + num_tokens)
+            elif self._num_blocks[row] != len(block_ids):
+                self._extend_row(row, block_ids)
+            if num_tokens == 1 and start < len(known):
+                input_ids.append(known[start])
+            else:
+                _append_query(input_ids, request, start, start + num_tokens)
 
-        rows = np.array(row_list, np.int32)  # [N]
+        requests, start_list, num_tokens_list, _, num_logits_list = zip(*plan, strict=True)
+        layout = self._lay_out(tuple(request.row_id for request in requests), num_tokens_list, num_logits_list)
         starts = np.array(start_list, np.int32)  # [N]
-        lens = np.array(num_tokens_list, np.int32)  # [N]
-        num_logits = np.array(num_logits_list, np.int32)  # [N]
-        query_start_loc = _offsets(lens)
-        positions = _ranges(starts, lens, query_start_loc)
-        logits_offsets = _offsets(num_logits)
-        logits_indices = _ranges(query_start_loc[1:] - num_logits, num_logits, logits_offsets)
-        blocks_of = self._block_table[rows.repeat(lens), positions // self._block_size]  # [T]
+        positions = starts if layout.is_plain else starts[layout.owners] + layout.places  # [T]
+        drawn = positions if layout.is_plain else positions[layout.logits_indices]  # [L] positions before the draws
+        blocks, offsets = np.divmod(positions, self._block_size)  # [T]
         return Batch(
             input_ids=np.array(input_ids, np.int32),
             positions=positions,
-            slot_mapping=blocks_of * np.int32(self._block_size) + positions % self._block_size,
-            query_start_loc=query_start_loc,
-            seq_lens=starts + lens,
-            block_table=self._block_table[rows, :width],
-            logits_indices=logits_indices,
-            row_ids=rows,
+            slot_mapping=self._block_table[layout.token_rows, blocks] * self._block_size + offsets,
+            query_start_loc=layout.query_start_loc,
+            seq_lens=starts + layout.lens,
+            block_table=self._tables(layout.rows),
+            logits_indices=layout.logits_indices,
+            row_ids=layout.rows,
             block_copies=np.array(block_copies, np.int32) if block_copies else _NO_COPIES,
-            sampling=self._sampling(plan, rows.repeat(num_logits), positions[logits_indices], logits_offsets),
+            sampling=self._sampling(plan, layout.draw_rows, drawn, layout.logits_offsets),
         )
 
-    # --- rows that outlive a step ---------------------------------------------------------------
+    # --- what outlives a step -------------------------------------------------------------------
+
+    def _lay_out(self, *key: tuple[int, ...]) -> Layout:
+        """Return the layout of rows, numbers of tokens and numbers of logits rows [N] each: the last one if it fits."""
+        if self._layout is None or self._layout_key != key:
+            self._layout_key, self._layout = key, Layout.of(*key)
+            self._draws = self._describe_draws(self._layout.draw_rows)
+            self._table = None
+        return self._layout
+
+    def _tables(self, rows: Int32) -> Int32:
+        """Return the block tables [N, B] of `rows` [N], those of the last step while none has grown."""
+        if self._table is None:
+            self._table = self._block_table[rows, : max([1, *(self._num_blocks[row] for row in rows.tolist())])]
+        return self._table
 
     def _open_row(self, row: int, request: Request) -> None:
         params = request.params
-        self._sources[row] = None  # until the row is whole
+        self._sources[row] = self._layout = None  # until the row is whole
         self._num_blocks[row] = 0
         self._block_table[row] = 0
         self._extend_row(row, request.block_ids)
@@ -104,14 +120,36 @@ class BatchBuilder:
             self._block_table = wider
         self._block_table[row, known : len(blocks)] = blocks[known:]
         self._num_blocks[row] = len(blocks)
+        self._table = None
 
     # --- sampling rows --------------------------------------------------------------------------
 
+    def _describe_draws(self, rows: Int32) -> SamplingRows:
+        """Describe the draws of `rows` [L], but for positions, targets and edits, which differ from step to step."""
+        return SamplingRows(
+            temperature=self._temperature[rows],
+            top_k=self._top_k[rows],
+            top_p=self._top_p[rows],
+            min_p=self._min_p[rows],
+            seeds=self._seeds[rows],
+            positions=_NO_POSITIONS,
+            target_ids=np.full(len(rows), -1, np.int32),
+            num_logprobs=self._num_logprobs[rows],
+            penalty_rows=_NO_IDS,
+            penalty_ids=_NO_IDS,
+            penalty_values=_NO_VALUES,
+            bias_rows=_NO_IDS,
+            bias_ids=_NO_IDS,
+            bias_values=_NO_VALUES,
+            mask=None,
+        )
+
     def _sampling(self, plan: Sequence[Scheduled], rows: Int32, query_positions: Int32, offsets: Int32) -> SamplingRows:
         """Describe the L draws: `rows` [L], `query_positions` [L], `offsets` [N + 1] cumulative logits rows."""
-        target_ids = np.full(len(rows), -1, np.int32)
-        num_logprobs = self._num_logprobs[rows]
+        draws = self._draws
+        target_ids, num_logprobs = draws.target_ids, draws.num_logprobs
         if self._scored:
+            target_ids, num_logprobs = target_ids.copy(), num_logprobs.copy()
             self._set_targets(plan, offsets, target_ids, num_logprobs)
         penalties = biases = None
         mask: UInt32 | None = None
@@ -120,11 +158,11 @@ class BatchBuilder:
         penalty_rows, penalty_ids, penalty_values = _arrays(penalties)
         bias_rows, bias_ids, bias_values = _arrays(biases)
         return SamplingRows(
-            temperature=self._temperature[rows],
-            top_k=self._top_k[rows],
-            top_p=self._top_p[rows],
-            min_p=self._min_p[rows],
-            seeds=self._seeds[rows],
+            temperature=draws.temperature,
+            top_k=draws.top_k,
+            top_p=draws.top_p,
+            min_p=draws.min_p,
+            seeds=draws.seeds,
             positions=query_positions + np.int64(1),
             target_ids=target_ids,
             num_logprobs=num_logprobs,
@@ -178,18 +216,6 @@ def _append_query(input_ids: list[int], request: Request, start: int, end: int) 
     input_ids += request.token_ids[start:end]
     if end > known:
         input_ids += request.draft_ids[max(start - known, 0) : end - known]
-
-
-def _offsets(lens: Int32) -> Int32:
-    """[N] lengths to [N + 1] cumulative ones."""
-    offsets = np.zeros(len(lens) + 1, np.int32)
-    np.cumsum(lens, out=offsets[1:])
-    return offsets
-
-
-def _ranges(starts: Int32, lens: Int32, offsets: Int32) -> Int32:
-    """Concatenate arange(start, start + len) over N, `offsets` [N + 1] being the cumulative lengths."""
-    return (starts - offsets[:-1]).repeat(lens) + np.arange(offsets[-1], dtype=np.int32)
 
 
 def _arrays(pairs: SparseRows | None) -> tuple[Int32, Int32, Float32]:

@@ -88,8 +88,8 @@ MUTATIONS = [
         "slot in the wrong block",
         "test_greedy and test_goldens",
         BUILDER,
-        "blocks_of = self._block_table[rows.repeat(lens), positions // self._block_size]",
-        "blocks_of = self._block_table[rows.repeat(lens), positions // self._block_size * (lens.repeat(lens) == 1)]",
+        "[layout.token_rows, blocks]",
+        "[layout.token_rows, blocks * (layout.lens[layout.owners] == 1)]",
     ),
     Mutation(
         "a preempted request keeps its computed count",

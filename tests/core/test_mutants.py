@@ -55,16 +55,27 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
     ),
     "context lengths of decodes are off by one": (
         batch_builder,
-        "seq_lens=starts + lens,",
-        "seq_lens=starts + lens - (lens == 1),",
+        "seq_lens=starts + layout.lens,",
+        "seq_lens=starts + layout.lens - (layout.lens == 1),",
     ),
     "slots use the first block": (
         batch_builder,
-        "rows.repeat(lens), positions // self._block_size]",
-        "rows.repeat(lens), 0 * positions]",
+        "[layout.token_rows, blocks]",
+        "[layout.token_rows, 0 * blocks]",
     ),
-    "a row outlives its request": (batch_builder, "self._sources[row] is not blocks:", "self._sources[row] is None:"),
-    "new blocks are not noticed": (batch_builder, "elif self._num_blocks[row] != len(blocks):", "elif False:"),
+    "a row outlives its request": (
+        batch_builder,
+        "self._sources[row] is not block_ids:",
+        "self._sources[row] is None:",
+    ),
+    "a layout outlives the requests of its rows": (
+        batch_builder,
+        "self._sources[row] = self._layout = None",
+        "self._sources[row] = None",
+    ),
+    "a layout is kept whoever decodes": (batch_builder, "self._layout_key != key", "len(self._layout_key) != len(key)"),
+    "block tables stay as they were": (batch_builder, "= len(blocks)\n        self._table = None", "= len(blocks)"),
+    "new blocks are not noticed": (batch_builder, "elif self._num_blocks[row] != len(block_ids):", "elif False:"),
     "drafts before a verify row are not penalised": (
         logits_edits,
         "            if index:\n                self._count",
