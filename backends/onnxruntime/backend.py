@@ -13,8 +13,10 @@ from ...core.capabilities import Aspect, Capabilities, unsupported
 from ...core.checkpoint import Checkpoint
 from ...core.fast_sampler import FastSampler
 from ...core.interfaces import ModelRunner, RunnerConfig, RunnerInfo
+from ...core.quantization import INT4, INT8, refuse_absent
 from ...core.types import Unsupported
 from ..host_memory import available_bytes
+from ..limits import check_limits
 from ..onnx_graph import Graph, GraphOptions, build_graph
 from ..onnx_graph.options import AttentionForm
 from . import sizes
@@ -28,7 +30,7 @@ from .session import open_session, weight_bytes
 if TYPE_CHECKING:
     from .placement import Rows
 
-QUANTIZATIONS = frozenset({"int8", "int4"})
+QUANTIZATIONS = frozenset({INT8.name, INT4.name})
 KV_CACHE_DTYPES = frozenset({"float32", "float16"})
 CPU_DTYPES = frozenset({"float32"})
 CUDA_DTYPES = frozenset({"float16", "bfloat16"})
@@ -71,7 +73,7 @@ class OnnxRuntimeBackend:
         """
         options = Options.read(config.options)
         self._refuse_absent(config)
-        sizes.check_config(config)
+        check_limits(self.name, config)
         if config.device.partition(":")[0] == "cuda" or (config.device == "auto" and self._no_cuda is None):
             from .cuda_load import load_on_cuda  # noqa: PLC0415  (needs torch)
 
@@ -93,15 +95,11 @@ class OnnxRuntimeBackend:
                 f"backend onnxruntime: dtype {config.dtype!r} on {config.device} is not one of auto, "
                 f"{', '.join(sorted(dtypes))}"
             )
-        for field, value, offered in (
-            ("quantization", config.quantization or "none", {"none", *can.quantizations}),
-            ("kv_cache_dtype", config.kv_cache_dtype, {"auto", *can.kv_cache_dtypes}),
-            ("tensor_parallel_size", config.tensor_parallel_size, {1}),
-        ):
-            if value not in offered:
-                raise Unsupported(
-                    f"backend onnxruntime: {field} {value!r} is not one of {', '.join(sorted(map(str, offered)))}"
-                )
+        refuse_absent(self.name, can, quantization=config.quantization, kv_cache_dtype=config.kv_cache_dtype)
+        if config.tensor_parallel_size != 1:
+            raise Unsupported(
+                f"backend onnxruntime: tensor_parallel_size {config.tensor_parallel_size} is not available; only 1"
+            )
 
 
 def no_cuda() -> str | None:

@@ -171,6 +171,11 @@ class TorchFeeds:
         """See Feeds."""
         torch.from_numpy(logits).copy_(self._logits)
 
+    @property
+    def bound(self) -> None:
+        """See Feeds."""
+        return None
+
 
 def _allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return memory and a tensor of a shape in it. The memory is never empty: ONNX Runtime refuses the address 0."""

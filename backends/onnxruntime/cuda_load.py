@@ -14,7 +14,6 @@ from ...core.batch import Batch
 from ...core.checkpoint import Checkpoint
 from ...core.fast_sampler import FastSampler
 from ...core.interfaces import Logits, ModelRunner, RunnerConfig
-from ..host_memory import available_bytes
 from . import sizes
 from .backend import make_form, make_graph, make_runner
 from .bindings import Window, WindowBinding
@@ -59,10 +58,8 @@ def _load(
     max_model_len = checkpoint.spec.resolve_max_model_len(config.max_model_len)
     kv_dtype = dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
     shape = sizes.row_shape(checkpoint, max_model_len, kv_dtype)
-    free, _ = torch.cuda.mem_get_info(device)
-    info = sizes.plan(
-        checkpoint, config, dtype=dtype, device=str(device), shape=shape, free=min(free, available_bytes())
-    )
+    free, _ = torch.cuda.mem_get_info(device)  # where weights and rows will lie: the host only passes weights on
+    info = sizes.plan(checkpoint, config, dtype=dtype, device=str(device), shape=shape, free=free)
     graph = make_graph(checkpoint, config, options, device="cuda", dtype=dtype, kv_dtype=kv_dtype)
     graphs = options.cuda_graphs and graph.options.attention == "gqa"
     session = open_session(

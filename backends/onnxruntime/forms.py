@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..onnx_graph import ragged_inputs
 
+Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Inputs = dict[str, NDArray[np.int64] | NDArray[np.int32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Onward:
+    """One more token of every row of a window, whose last run was one token of each as well."""
+
+    tokens: Int32  # [n]
+    positions: Int32  # [n] their own
+    longest: int  # the largest length, this token included
+    places: Int64  # [n] their rows
+    where: Int64 | slice  # the same, or all where they stand in order
+
 
 Form = Callable[[Int64, "Int64 | slice", Int64], Inputs]
 """(ids [B, S], places, ends) -> the graph's inputs besides logits_indices and the cache.
@@ -25,6 +40,13 @@ def gqa_inputs(ids: Int64, places: Int64 | slice, ends: Int64) -> Inputs:
     seqlens = np.zeros(len(ids), np.int32)
     seqlens[places] = ends - 1
     return {"input_ids": ids, "seqlens_k": seqlens, "total_sequence_length": np.array(ends.max(), np.int32)}
+
+
+def advance_gqa(bound: Mapping[str, NDArray[Any]], step: Onward) -> None:
+    """Write the inputs of form gqa in place, after a run that took the same rows to the position before."""
+    bound["input_ids"][step.where, 0] = step.tokens
+    bound["seqlens_k"][step.where] = step.positions
+    bound["total_sequence_length"][()] = step.longest
 
 
 def standard_form(spare: int) -> Form:

@@ -100,6 +100,11 @@ class Placement:
         self._rows.touch(rows, ends)
         return first, count, rows - first
 
+    def advance(self, blocks: Int64, ends: Int64) -> None:
+        """Take note that blocks now hold `ends` tokens, written where they lie."""
+        self._filled[blocks] = ends
+        self._rows.touch(self._row_of[blocks], ends)
+
     def _close_up(self, rows: Int64) -> bool:
         """Bring scattered `rows` [n] together if that is worth it by now."""
         taken = np.sort(rows)

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from .bindings import Rows, WindowBinding
+from .bindings import Rows, WindowBinding, run_anew
 from .cuda import length_bucket
-from .forms import Form, Inputs
+from .forms import Form, Inputs, Onward
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -78,6 +78,10 @@ class RecordedWindow:
         everyones = np.empty((len(ids), logits.shape[1]), np.float32)
         self._decodes.run(ids, places, ends, self._every, everyones, self._options[bucket])
         logits[:] = everyones[indices]
+
+    def run_on(self, step: Onward, logits: Float32) -> None:
+        """See Window."""
+        run_anew(self, step, logits)
 
     def _bucket(self, ends: Int64) -> int:
         return length_bucket(int(ends.max()), self._max_model_len)

@@ -14,6 +14,7 @@ from .bindings import Bindings, Window
 from .memory import trim_heap
 from .placement import Placement, Rows
 from .progress import Progress
+from .steady import Steady
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -53,19 +54,26 @@ class OnnxRuntimeRunner:
         self._bindings: Bindings | None = bindings
         self._placement = Placement(rows, info.num_blocks, num_parameters)
         self._progress = Progress(info.num_blocks)
+        self._steady: Steady | None = None  # the last step, if the next may be one more of its kind
         self._logits: Float32 = np.empty((info.max_num_logits, info.vocab_size), np.float32)
 
     def forward(self, batch: Batch) -> Float32:
         """Run one step; float32 logits [L, vocab_size], valid until the next."""
         if self._bindings is None:
             raise RuntimeError("backend onnxruntime: the runner is closed")
+        logits = self._logits[: len(batch.logits_indices)]
+        if self._steady is not None:
+            if self._steady.goes_on(batch):
+                self._steady.run(batch, logits)
+                return logits
+            self._leave(self._steady)
+            self._steady = None
         for source, target, num_tokens in batch.block_copies.tolist():
             self._placement.copy(source, target, num_tokens)
             self._progress.forget(target)
-        logits = self._logits[: len(batch.logits_indices)]
         blocks = batch.block_table[:, 0].astype(np.int64)  # [N]
         lens = batch.query_lens
-        decoding = (lens == 1) & self._progress.follows_logits(blocks, batch.context_lens)
+        decoding = (lens == 1) & self._progress.follows_logits(blocks, batch.seq_lens - lens)
         if decoding.any():
             self._decode(batch, np.flatnonzero(decoding), blocks[decoding], logits)
         for request in np.flatnonzero(~decoding).tolist():
@@ -77,10 +85,16 @@ class OnnxRuntimeRunner:
         """Give back the weights and the rows."""
         if self._bindings is not None:
             self._bindings.clear()
-            self._bindings = None
+            self._bindings = self._steady = None
         self._rows.close()
         trim_heap()
         self._logits = np.empty((0, 0), np.float32)
+
+    def _leave(self, steady: Steady) -> None:
+        """Make up for what steady steps left undone."""
+        ends = steady.ends
+        self._placement.advance(steady.blocks, ends)
+        self._progress.note_decodes(steady.blocks, ends - 1)
 
     def _decode(self, batch: Batch, requests: Int64, blocks: Int64, logits: Float32) -> None:
         """Compute one token of each of some requests [n] in one run."""
@@ -92,12 +106,15 @@ class OnnxRuntimeRunner:
         wanted, asked = _rows_of(batch.logits_indices, tokens)
         in_order = len(wanted) == 0 or int(wanted[-1] - wanted[0]) == len(wanted) - 1
         out = logits[wanted[0] : wanted[-1] + 1] if len(wanted) and in_order else np.empty_like(logits[wanted])
+        window = self._window(first, count)
         with self._holes_kept(first, count, places):
-            self._window(first, count).run(ids, places, ends, places[asked], out)
+            window.run(ids, places, ends, places[asked], out)
         if not in_order:
             logits[wanted] = out
         if len(wanted) == len(tokens):
             self._progress.note_decodes(blocks, ends - 1)
+            if count == len(batch.input_ids) == len(places) == len(batch.seq_lens):
+                self._steady = Steady(batch, blocks, window, places)
             return
         for block, end, gave in zip(blocks.tolist(), ends.tolist(), asked.tolist(), strict=True):
             self._progress.note(block, end - 1, end, int(gave))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo
+from ...core.quantization import SCHEMES
 from ..host_memory import gib
 from ..rows import num_rows
 from .memory import RowShape
@@ -17,7 +19,6 @@ WARM_ROWS = 16
 STRIPE = 16  # positions: whole pages for the usual head sizes
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-QUANTIZED_BYTES = {"int8": 1 + 4 / 32, "int4": 0.5 + 4 / 32}  # of a weight, with a float32 scale for each 32
 
 
 def row_shape(checkpoint: Checkpoint, max_model_len: int, kv_dtype: str) -> RowShape:
@@ -34,27 +35,26 @@ def row_shape(checkpoint: Checkpoint, max_model_len: int, kv_dtype: str) -> RowS
 
 def num_parameters(checkpoint: Checkpoint) -> int:
     """Return how many numbers the weights are."""
-    stored = {"float32": 4, "float16": 2, "bfloat16": 2}
-    return checkpoint.num_bytes // stored[checkpoint.dtype]
+    return sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names())
 
 
-def check_config(config: RunnerConfig) -> None:
-    """Refuse settings that make no sense. Raises ValueError."""
-    sizes = {
-        "max_num_seqs": config.max_num_seqs,
-        "max_num_batched_tokens": config.max_num_batched_tokens,
-        "block_size": config.block_size,
-    }
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"backend onnxruntime: {name} is {value}: expected at least 1")
-    for name, value in {"num_blocks": config.num_blocks, "num_threads": config.num_threads}.items():
-        if value < 0:
-            raise ValueError(f"backend onnxruntime: {name} is {value}: expected at least 1, or 0 for the default")
-    if config.max_num_logits and config.max_num_logits < config.max_num_seqs:
-        raise ValueError(
-            f"backend onnxruntime: max_num_logits is {config.max_num_logits}: expected at least max_num_seqs or 0"
-        )
+def expected_weight_bytes(checkpoint: Checkpoint, quantization: str | None, dtype: str) -> int:
+    """Return what a session's weights will take, computed in `dtype`. Reads nothing.
+
+    Matrices are quantised, but for routers and the embedding table, which stays as it is stored unless lm_head is the
+    same matrix: where that is quantised the two come apart, else the table is kept in the compute dtype.
+    """
+    is_shared = checkpoint.spec.tied_embeddings
+    total = 0
+    for name in (*checkpoint.names(), *(["lm_head"] if is_shared and quantization else [])):
+        shape = checkpoint.shape(name)
+        if name == "embed_tokens" and (quantization or not is_shared):
+            total += checkpoint.location(name).num_bytes
+        elif quantization and len(shape) == 2 and not name.endswith(".router"):
+            total += SCHEMES[quantization].num_bytes(*shape)
+        else:
+            total += math.prod(shape) * ITEM_BYTES[dtype]
+    return total
 
 
 def plan(
@@ -67,7 +67,7 @@ def plan(
     where all fit too, for then the runner is told where another request goes on in a row, which is no decode.
     """
     spec = checkpoint.spec
-    weights = int(num_parameters(checkpoint) * QUANTIZED_BYTES.get(config.quantization or "", ITEM_BYTES[dtype]))
+    weights = expected_weight_bytes(checkpoint, config.quantization, dtype)
     max_model_len = spec.resolve_max_model_len(config.max_model_len)
     room_bytes = int(free * config.memory_fraction) - weights
     room = room_bytes // shape.row_bytes

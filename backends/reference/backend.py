@@ -7,7 +7,9 @@ from dataclasses import replace
 from ...core.capabilities import Capabilities
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo
+from ...core.quantization import refuse_absent
 from ...core.types import Unsupported
+from ..limits import check_limits
 from .layers import blas_linear, linear
 from .runner import ReferenceRunner
 from .weights import load_weights
@@ -71,8 +73,7 @@ def _check(config: RunnerConfig) -> None:
         raise Unsupported(f"backend reference computes in float64 or float32, not in {config.dtype!r}")
     if config.device.split(":")[0] not in ("auto", "cpu"):
         raise Unsupported(f"backend reference runs on the cpu only, not on {config.device!r}")
-    if config.quantization is not None:
-        raise Unsupported(f"backend reference does not quantise (asked for {config.quantization!r})")
+    refuse_absent("reference", CAPABILITIES, quantization=config.quantization, kv_cache_dtype="auto")
     if config.kv_cache_dtype not in ("auto", config.dtype):
         raise Unsupported(f"backend reference keeps K/V in the compute dtype, not in {config.kv_cache_dtype!r}")
     if config.tensor_parallel_size != 1:
@@ -81,18 +82,7 @@ def _check(config: RunnerConfig) -> None:
         if key != "sums" or choice not in LINEAR:
             only = f"its only one is sums={'|'.join(LINEAR)}"
             raise ValueError(f"backend reference has no option {key}={choice!r}; {only}")
-    sizes = {
-        "max_num_seqs": config.max_num_seqs,
-        "max_num_batched_tokens": config.max_num_batched_tokens,
-        "block_size": config.block_size,
-    }
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}: expected at least 1")
-    if config.num_blocks < 0:
-        raise ValueError(f"num_blocks is {config.num_blocks}: expected at least 1, or 0 for the default")
-    if config.max_num_logits and config.max_num_logits < config.max_num_seqs:
-        raise ValueError(f"max_num_logits is {config.max_num_logits}: expected at least max_num_seqs or 0")
+    check_limits("reference", config)
 
 
 def _default_num_blocks(config: RunnerConfig, max_model_len: int, block_bytes: int) -> int:

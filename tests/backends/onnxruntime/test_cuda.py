@@ -78,6 +78,20 @@ def test_rows_in_torchs_memory_give_the_same_bits(models: Models, attention: str
     busy.close()
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_steady_steps_in_torchs_memory(models: Models, recorded: bool) -> None:
+    found = []
+    for runner in (load(models("llama")), load_in_torch(models("llama"), recorded=recorded, attention="auto")):
+        rig = Rig(runner)
+        strands = [rig.strand(range(3 * i, 3 * i + 40), row_id=i) for i in range(3)]
+        rig.step([(strand, 20, 1) for strand in strands])
+        rows = [rig.step([(strand, 1, 1) for strand in reversed(strands)]) for _ in range(6)]
+        rows += [rig.step([(strand, 1, 1) for strand in strands[1:]]) for _ in range(3)]
+        found.append(np.concatenate([row for step in rows for row in step]))
+        runner.close()
+    assert np.array_equal(*found)
+
+
 def test_each_runner_works_on_a_stream_of_its_own(models: Models) -> None:
     """Two runners that take turns, as a model and its draft model do; what is current outside is no matter."""
     current = ["the default one"]
@@ -112,6 +126,20 @@ def test_half_precision_rows_in_torchs_memory(models: Models) -> None:
     busy = load_in_torch(models("llama"), recorded=False, attention="auto", kv_dtype="float16")
     story = stories(random.Random(5), 1, quiet.info.vocab_size)[0]
     assert np.array_equal(alone(quiet, story), alone(busy, story))
+
+
+def test_rows_on_a_device_are_not_bounded_by_the_hosts_memory(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Planned(Exception):
+        pass
+
+    def plan(*_: object, free: int, **__: object) -> None:
+        raise Planned(free)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 50, 1 << 50))  # more than any host has
+    monkeypatch.setattr(sizes, "plan", plan)
+    with pytest.raises(Planned) as planned:
+        cuda_load._load(models("llama"), RunnerConfig(**SETTINGS), Options.read({}), torch.device("cuda", 0), 0)
+    assert planned.value.args == (1 << 50,)
 
 
 def test_recordings_are_numbered_once_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
