@@ -33,6 +33,18 @@ class Attention(Protocol):
         ...
 
 
+class FlatTokens:
+    """For forms whose tokens are flat from the beginning, and whose queries, keys and values come one by one."""
+
+    def packs(self, i: int) -> bool:
+        """See Attention."""
+        return False
+
+    def flat(self, x: ir.Value) -> ir.Value:
+        """See Attention."""
+        return x
+
+
 def declare_cache(blocks: Blocks, i: int, shape: tuple[Dim, ...]) -> tuple[ir.Value, ir.Value]:
     """Declare the inputs past_key.{i} and past_value.{i}."""
     dtype = blocks.options.kv_data_type

@@ -45,12 +45,20 @@ def make_cache(manifest: dict[str, Any]) -> dict[str, Any]:
     return cache
 
 
+def read_prompt(arguments: list[str], vocab_size: int) -> list[int]:
+    """Read token ids. Ends the program with its usage where there are none, or anything else."""
+    if not arguments or not all(argument.isdecimal() and int(argument) < vocab_size for argument in arguments):
+        sys.exit(f"{__doc__}\nA token id is a number from 0 to {vocab_size - 1}.")
+    return [int(argument) for argument in arguments]
+
+
 def main() -> None:
     """Feed the prompt, then each token that comes out."""
     manifest = json.loads((FOLDER / "manifest.json").read_text())
+    prompt = read_prompt(sys.argv[1:], manifest["vocab_size"])
     session = onnxruntime.InferenceSession(str(FOLDER / "model.onnx"), providers=["CPUExecutionProvider"])
     cache = make_cache(manifest)
-    tokens, past = [int(argument) for argument in sys.argv[1:]], 0
+    tokens, past = prompt, 0
     output: list[int] = []
     while len(output) < NUM_NEW_TOKENS:
         binding = session.io_binding()

@@ -14,6 +14,7 @@ from . import readme
 from .decoder import build_graph
 from .graph import Graph
 from .options import GraphOptions
+from .save import write_whole
 
 FORMAT = "isotoken-onnx/1"
 KEPT = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -42,7 +43,7 @@ class OnnxExporter:
         if choices.attention != "paged":  # which runs on CUDA only
             written["example.py"] = Path(__file__).with_name("example.py").read_text(encoding="utf-8")
         for name, text in written.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            write_whole(folder / name, text.encode())
         kept = [name for name in KEPT if (checkpoint.path / name).exists()]
         for name in () if at_home else kept:
             (folder / name).unlink(missing_ok=True)  # another model's, or a link that would be written through

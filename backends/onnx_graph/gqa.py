@@ -35,7 +35,7 @@ class GroupQueryAttention:
         """See Attention."""
         spec, rope = self._blocks.spec, self._blocks.spec.layers[i].rope
         as_it_is = spec.qk_norm == "none" and not self._casts() and (rope is None or self._rotates(rope))
-        return as_it_is and self._in_rows
+        return as_it_is and self._in_rows and self._blocks.linear.joins
 
     def flat(self, x: ir.Value) -> ir.Value:
         """See Attention."""

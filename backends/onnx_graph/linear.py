@@ -18,10 +18,13 @@ from .writer import GraphWriter
 class Linear(Protocol):
     """One form of the product x @ weight.T + bias."""
 
+    joins: bool
+    """Whether it takes several names."""
+
     def __call__(self, x: ir.Value, *names: str) -> ir.Value:
         """Multiply x [T, inputs] by the weight of a canonical name, and add its bias if it has one: [T, outputs].
 
-        The outputs of several names stand side by side.
+        The outputs of several names stand side by side, in a form that joins.
         """
         ...
 
@@ -29,13 +32,13 @@ class Linear(Protocol):
 class Gemm:
     """`gemm`: the checkpoint's matrix [outputs, inputs] as it lies there."""
 
+    joins = False
+
     def __init__(self, writer: GraphWriter, weights: Weights, options: GraphOptions) -> None:
         self._writer, self._weights, self._options = writer, weights, options
 
     def __call__(self, x: ir.Value, *names: str) -> ir.Value:
         """See Linear."""
-        if len(names) > 1:
-            return self._writer.op("Concat", *(self(x, name) for name in names), axis=-1)
         (name,) = names
         operands = [self.matrix(name), self._weights.vector(f"{name}.bias")]
         return self._writer.op("Gemm", x, *filter(None, operands), name=f"{name}.product", transB=1)
@@ -77,6 +80,8 @@ class Qdq(Gemm):
 
 class MatMulNBits:
     """`nbits`: ONNX Runtime's product with int4 or int8 matrices in blocks."""
+
+    joins = True
 
     def __init__(self, writer: GraphWriter, weights: Weights, options: GraphOptions) -> None:
         self._writer, self._weights, self._options = writer, weights, options

@@ -6,12 +6,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from .attention import declare_cache, return_cache
+from .attention import FlatTokens, declare_cache, return_cache
 from .blocks import Blocks
 from .writer import CONTRIB, Dim
 
 
-class PagedAttention:
+class PagedAttention(FlatTokens):
     """Attention over blocks [num_blocks, block_size, kv_heads, D] by block tables.
 
     Inputs: input_ids [T] int64, logits_indices [L] int64, cumulative_sequence_length [B + 1], past_seqlens [B],
@@ -33,14 +33,6 @@ class PagedAttention:
         )
         self._slots = write.input("slot_mapping", int32, ("T",))
         self._metadata = write.input("attention_metadata", int32, (3,))
-
-    def packs(self, i: int) -> bool:
-        """See Attention."""
-        return False
-
-    def flat(self, x: ir.Value) -> ir.Value:
-        """See Attention."""
-        return x
 
     def __call__(self, i: int, *heads: ir.Value) -> ir.Value:
         """See Attention."""

@@ -13,12 +13,12 @@ import numpy as np
 import onnx_ir as ir
 
 from ...core.decoder_spec import RopeSpec
-from .attention import declare_cache, return_cache
+from .attention import FlatTokens, declare_cache, return_cache
 from .blocks import Blocks
 from .writer import Dim
 
 
-class StandardAttention:
+class StandardAttention(FlatTokens):
     """Attention over rows [B, kv_heads, M, D] that a run extends in place, by standard operators."""
 
     def __init__(self, blocks: Blocks, *, masked: bool) -> None:
@@ -39,14 +39,6 @@ class StandardAttention:
             self._seqlens = write.input("nonpad_kv_seqlen", int64, ("B",))
         self._masks: dict[int | None, ir.Value] = {}  # sliding window -> [B, 1, S, M] bool
         self._row_positions: ir.Value | None = None
-
-    def packs(self, i: int) -> bool:
-        """See Attention."""
-        return False
-
-    def flat(self, x: ir.Value) -> ir.Value:
-        """See Attention."""
-        return x
 
     def __call__(self, i: int, *heads: ir.Value) -> ir.Value:
         """See Attention."""

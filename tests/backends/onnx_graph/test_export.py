@@ -144,6 +144,16 @@ def test_a_second_export_leaves_nothing_of_the_first(family_case: CaseOf, tmp_pa
         assert json.loads((tmp_path / "manifest.json").read_text())["architecture"] == checkpoint.spec.architecture
 
 
+@pytest.mark.parametrize("arguments", [[], ["one"], ["-1"], ["1", "100000"]], ids=str)
+def test_the_example_says_how_it_is_used(arguments: list[str], family_case: CaseOf, tmp_path: Path) -> None:
+    OnnxExporter().export(Checkpoint.open(family_case("llama").folder), tmp_path, {}, lambda _: None)
+    command = [sys.executable, "-P", tmp_path / "example.py", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 1
+    assert "python example.py 1 15 27 104" in run.stderr and "a number from 0 to 127" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_an_export_into_the_models_own_folder_keeps_what_is_there(family_case: CaseOf, tmp_path: Path) -> None:
     for path in family_case("llama").folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,61 @@ def test_saving_packs_each_weight_once(family_case: CaseOf, tmp_path: Path) -> N
         checkpoint.location(name).num_bytes for name in checkpoint.names() if len(checkpoint.location(name).shape) == 2
     )
     assert matrices <= (tmp_path / "weights.bin").stat().st_size < matrices + 64 * 60
+
+
+def outputs_of(model: Path) -> list[np.ndarray]:
+    """What the saved graph makes of three tokens."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    feeds: dict[str, np.ndarray] = {
+        "input_ids": np.array([[1, 2, 3]]),
+        "logits_indices": np.array([0, 1, 2]),
+        "seqlens_k": np.array([2], np.int32),
+        "total_sequence_length": np.array(3, np.int32),
+    }
+    for value in session.get_inputs():
+        if value.name.startswith("past_"):
+            feeds[value.name] = np.zeros((1, value.shape[1], 16, value.shape[3]), np.float32)
+    return session.run(["logits"], feeds)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "unlink"])
+def test_a_save_that_breaks_off_leaves_one_graph_with_its_own_weights(
+    step: str, family_case: CaseOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off at each call of one kind in turn, and then saved again."""
+    checkpoint = Checkpoint.open(family_case("llama").folder)
+    old, new = (build_graph(checkpoint, GraphOptions(quantization=q)) for q in (None, "int4"))
+    folder = tmp_path / "kept"
+    old.save(folder)
+    due = [outputs_of(folder / "model.onnx"), outputs_of(new.save(tmp_path / "new"))]
+    assert not np.array_equal(*due)
+    owner: object = os if step == "fsync" else Path
+    original, seen = getattr(owner, step), []
+    for broken_off in range(10):
+        calls = iter(range(broken_off, -1, -1))
+
+        def break_off(*args: object, calls: Iterator[int] = calls) -> object:
+            if not next(calls, 1):
+                raise KeyboardInterrupt
+            return original(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, step, break_off)
+            try:
+                new.save(folder)
+            except KeyboardInterrupt:
+                found = outputs_of(folder / "model.onnx")
+                seen.append([np.array_equal(found, wanted) for wanted in due])
+                assert any(seen[-1]), f"a mix, after {broken_off} calls of {step}"
+                old.save(folder)
+                assert np.array_equal(outputs_of(folder / "model.onnx"), due[0])
+                continue
+        break
+    assert seen, "it was broken off"
+    assert np.array_equal(outputs_of(folder / "model.onnx"), due[1])
+    assert len(list(folder.iterdir())) == 2, "no weights of earlier graphs, no partial files"
 
 
 def test_saving_links_where_it_is_told_to(family_case: CaseOf, tmp_path: Path) -> None:
