@@ -30,6 +30,19 @@ class Executor(Protocol):
         """Pack rows of a matrix [n, inputs], any float dtype, into memory of `packed_sizes` bytes."""
         ...
 
+    def pack_quantised(
+        self,
+        form: int,
+        integers: Array,
+        float_scales: Array,
+        group: int,
+        values: Array,
+        scales: Array | None,
+        sums: Array | None,
+    ) -> None:
+        """Pack rows of integers [n, inputs] int8, with their scales [n, groups], likewise."""
+        ...
+
     def close(self) -> None:
         """End the threads. Twice is harmless."""
         ...
@@ -71,6 +84,19 @@ class Library:
     ) -> None:
         """Pack with all threads."""
         self._team.pack(form, matrix, group, values, scales, sums)
+
+    def pack_quantised(
+        self,
+        form: int,
+        integers: Array,
+        float_scales: Array,
+        group: int,
+        values: Array,
+        scales: Array | None,
+        sums: Array | None,
+    ) -> None:
+        """Pack with all threads."""
+        self._team.pack_quantised(form, integers, float_scales, group, values, scales, sums)
 
     def close(self) -> None:
         """End the threads."""

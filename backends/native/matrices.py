@@ -10,7 +10,7 @@ import numpy as np
 from ...core.decoder_spec import DecoderSpec
 from ...kernels.cpu import program as kernels
 from .memory import Array, round_up
-from .precision import Precision, group_of
+from .precision import Precision
 
 LANES = 16  # outputs of gate_proj, and of up_proj, that lie beside each other
 PANEL = kernels.PANEL
@@ -37,11 +37,6 @@ class Matrix:
     def packed_outputs(self) -> int:
         """Rows of the packed matrix, whole panels."""
         return 2 * round_up(self.rows[0], LANES) if self.gated else round_up(sum(self.rows), PANEL)
-
-    @property
-    def group(self) -> int:
-        """Inputs that share a scale, 0 where they do not."""
-        return group_of(self.form)
 
     def arrange(self, tensors: Sequence[Array], start: int, stop: int) -> Array:
         """Return rows [start, stop) of the packed order out of the sources [rows, K], whole panels of them."""

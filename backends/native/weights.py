@@ -8,11 +8,14 @@ from ...core.checkpoint import Checkpoint
 from ...kernels.cpu import program as kernels
 from ..host_memory import release_pages
 from .executor import Executor
+from .integers import Integers, read_integers
 from .matrices import PANEL, Matrix
 from .memory import Arena, Array
 from .pack_cache import PackCache
-from .precision import STORED
-from .weights_plan import Plan
+from .precision import COMPUTE, STORED, group_of
+from .weights_plan import PARTS, Plan, part_sizes
+
+FLOATS = frozenset(COMPUTE.values())
 
 PIECE_BYTES = 8 << 20  # of a matrix in float32, arranged at a time
 
@@ -22,14 +25,18 @@ class PackedWeights:
 
     def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
         self._plan = plan
-        self._arena = Arena(plan.num_bytes)
+        self._arena = Arena(plan.layout.num_bytes)
+        self._forms = {name: matrix.form for name, matrix in plan.matrices.items()}
         self.embeddings = np.require(checkpoint.tensor("embed_tokens"), requirements=["C", "A"])  # a view of the file
         self.embeddings_form = STORED[self.embeddings.dtype.name]
 
     @property
     def num_bytes(self) -> int:
         """Memory in use, the embedding table included."""
-        return self._plan.num_bytes + self.embeddings.nbytes
+        plan = self._plan
+        matrices = sum(sum(part_sizes(matrix, self._forms[name])) for name, matrix in plan.matrices.items())
+        vectors = sum(4 * vector.size for vector in plan.vectors.values())
+        return matrices + vectors + self.embeddings.nbytes
 
     def fill(self, checkpoint: Checkpoint, executor: Executor, cache: PackCache | None) -> bool:
         """Read everything from the cache where it is there, else pack it and keep it. Returns whether it was there."""
@@ -53,10 +60,10 @@ class PackedWeights:
             values=self._address(f"{name}/values"),
             scales=self._address(f"{name}/scales"),
             sums=self._address(f"{name}/sums"),
-            form=matrix.form,
+            form=self._forms[name],
             outputs=matrix.packed_outputs,
             inputs=matrix.inputs,
-            group=matrix.group,
+            group=group_of(self._forms[name]),
         )
 
     def num_outputs(self, name: str) -> int:
@@ -85,36 +92,47 @@ class PackedWeights:
 
     def _pack(self, checkpoint: Checkpoint, executor: Executor, matrix: Matrix) -> None:
         """Pack a matrix by pieces of whole panels: memory never holds a second copy of a large one."""
-        tensors = [checkpoint.tensor(name) for name in matrix.sources]
-        step = max(PIECE_BYTES // (4 * matrix.inputs) // PANEL, 1) * PANEL
-        for start in range(0, matrix.packed_outputs, step):
-            stop = min(start + step, matrix.packed_outputs)
-            values = self._part(matrix, "values", start, stop)
-            assert values is not None
-            executor.pack(
-                matrix.form,
-                matrix.arrange(tensors, start, stop),
-                matrix.group,
-                values,
-                self._part(matrix, "scales", start, stop),
-                self._part(matrix, "sums", start, stop),
-            )
-            if len(tensors) == 1:
-                release_pages(tensors[0][start:stop])
-        for tensor in tensors:
-            release_pages(tensor)
+        integers = read_integers(checkpoint, matrix.sources) if matrix.form in FLOATS else None
+        if integers is not None:
+            self._pack_integers(executor, matrix, integers)
+        else:
+            self._pack_floats(executor, matrix, [checkpoint.tensor(name) for name in matrix.sources])
         if matrix.bias:
             biases = [checkpoint.tensor(f"{name}.bias") for name in matrix.sources]
             self._floats(f"{matrix.name}/bias")[:] = matrix.arrange(biases, 0, matrix.packed_outputs)
 
-    def _part(self, matrix: Matrix, part: str, start: int, stop: int) -> Array | None:
-        """The memory of a part of rows [start, stop) of a packed matrix, if its form has such a part."""
-        layout, place = self._plan.layout, f"{matrix.name}/{part}"
-        if place not in layout:
+    def _pack_floats(self, executor: Executor, matrix: Matrix, tensors: list[Array]) -> None:
+        step = max(PIECE_BYTES // (4 * matrix.inputs) // PANEL, 1) * PANEL
+        for start in range(0, matrix.packed_outputs, step):
+            stop = min(start + step, matrix.packed_outputs)
+            piece = matrix.arrange(tensors, start, stop)
+            executor.pack(matrix.form, piece, group_of(matrix.form), *self._parts(matrix, start, stop))
+            if len(tensors) == 1:
+                release_pages(tensors[0][start:stop])
+        for tensor in tensors:
+            release_pages(tensor)
+
+    def _pack_integers(self, executor: Executor, matrix: Matrix, integers: Integers) -> None:
+        self._forms[matrix.name] = integers.form
+        values, scales = (matrix.arrange(part, 0, matrix.packed_outputs) for part in (integers.values, integers.scales))
+        parts = self._parts(matrix, 0, matrix.packed_outputs)
+        executor.pack_quantised(integers.form, values, scales, group_of(integers.form), *parts)
+
+    def _parts(self, matrix: Matrix, start: int, stop: int) -> tuple[Array, Array | None, Array | None]:
+        """The memory of each part of rows [start, stop) of a packed matrix, None where its form has no such."""
+        sizes = part_sizes(matrix, self._forms[matrix.name])
+        values, scales, sums = (
+            self._rows(f"{matrix.name}/{part}", num_bytes // matrix.packed_outputs, start, stop)
+            for part, num_bytes in zip(PARTS, sizes, strict=True)
+        )
+        assert values is not None
+        return values, scales, None if sums is None else sums.view(np.int32)
+
+    def _rows(self, place: str, row_bytes: int, start: int, stop: int) -> Array | None:
+        if not row_bytes:
             return None
-        row_bytes = layout.size(place) // matrix.packed_outputs
-        memory = self._arena.view(layout.offset(place) + start * row_bytes, ((stop - start) * row_bytes,), np.uint8)
-        return memory.view(np.int32) if part == "sums" else memory
+        offset = self._plan.layout.offset(place) + start * row_bytes
+        return self._arena.view(offset, ((stop - start) * row_bytes,), np.uint8)
 
     def _tell_all_read(self, checkpoint: Checkpoint) -> None:
         """Count every tensor as read, for those who watch the progress."""

@@ -9,7 +9,7 @@ from isotoken.backends.native.executor import Prepared
 from isotoken.backends.native.options import Options
 from isotoken.kernels.cpu import program as kernels
 from isotoken.kernels.cpu import twins
-from isotoken.kernels.cpu.twins.pack import pack
+from isotoken.kernels.cpu.twins.pack import pack, pack_quantised
 
 
 class Twins:
@@ -26,6 +26,9 @@ class Twins:
 
     def pack(self, *arguments: Any) -> None:
         pack(*arguments)
+
+    def pack_quantised(self, *arguments: Any) -> None:
+        pack_quantised(*arguments)
 
     def close(self) -> None:
         pass
