@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.checkpoint import Checkpoint
-from .targets import QUANTIZATIONS
+from .targets import QUANTIZATIONS, SCALE_FOR_OUTPUT
 
 Array = NDArray[np.float64]
 BLOCK = 32
@@ -37,13 +37,28 @@ def rounded(weight: Array, bits: int) -> Array:
     return out
 
 
+def rounded_rows(weight: Array, bits: int) -> Array:
+    """Round a weight [N, K] to whole numbers of `bits` bits, the lowest left out, times a scale for each output."""
+    most = np.float32(2 ** (bits - 1) - 1)
+    narrow = weight.astype(np.float32)
+    scale = np.abs(narrow).max(axis=1, initial=0.0)[:, None] / most
+    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1.0))
+    return np.clip(np.rint(narrow / scale), -most, most).astype(np.float64) * scale.astype(np.float64)
+
+
+def rounded_as(weight: Array, quantization: str) -> Array:
+    """Round a weight [N, K] as quantised weights of that name are."""
+    bits = QUANTIZATIONS[quantization]
+    return rounded_rows(weight, bits) if quantization in SCALE_FOR_OUTPUT else rounded(weight, bits)
+
+
 def quantized(weights: Mapping[str, Array], quantization: str) -> dict[str, Array]:
     """Round every matrix but embeddings and routers; a tied lm_head comes apart from the embeddings."""
     made = dict(weights)
     made.setdefault("lm_head", made["embed_tokens"])
     for name, weight in made.items():
         if weight.ndim == 2 and name.rsplit(".", 1)[-1] not in _KEPT:
-            made[name] = rounded(weight, QUANTIZATIONS[quantization])
+            made[name] = rounded_as(weight, quantization)
     return made
 
 
@@ -52,7 +67,7 @@ class RoundedCheckpoint(Checkpoint):
 
     def __init__(self, path: Path, quantization: str) -> None:
         super().__init__(path)
-        self._bits, self._tied = QUANTIZATIONS[quantization], self.spec.tied_embeddings
+        self._quantization, self._tied = quantization, self.spec.tied_embeddings
         self.spec = replace(self.spec, tied_embeddings=False)
 
     def names(self) -> Iterator[str]:
@@ -66,4 +81,4 @@ class RoundedCheckpoint(Checkpoint):
         stored = super().tensor("embed_tokens" if name == "lm_head" and self._tied else name)
         if stored.ndim != 2 or name.rsplit(".", 1)[-1] in _KEPT:
             return stored
-        return rounded(stored.astype(np.float64), self._bits)
+        return rounded_as(stored.astype(np.float64), self._quantization)

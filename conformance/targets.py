@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..core.quantization import SCHEMES
+
 BOUNDS: Mapping[str, float] = {"float64": 1e-6, "float32": 2e-5, "float16": 8e-3, "bfloat16": 5e-2}
 """How far a logit may lie from the oracle's, in parts of the row's largest magnitude (float64: a float32 answer)."""
 
 ROUTING_BOUNDS: Mapping[str, float] = {"float64": 1e-5, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
 """Expert choices closer than this, in router logits, are not judged."""
 
-QUANTIZATIONS: Mapping[str, int] = {"int8": 8, "int4": 4}
+QUANTIZATIONS: Mapping[str, int] = {name: SCHEMES[name].weight_bits for name in ("int8", "int4", "w8a8", "w4a8")}
 """Quantised weights that SPEC.md defines, and their bits. The oracle computes with the same weights, exactly."""
+
+SCALE_FOR_OUTPUT = frozenset(name for name in QUANTIZATIONS if SCHEMES[name].scale_for == "output")
+"""Those that have one scale for all inputs of an output; the others have one for each block of 32."""
 
 QUANTIZED_BOUND, QUANTIZED_TIE, QUANTIZED_ROUTING_BOUND = 0.1, 0.06, 0.5
 """Where weights are quantised, kernels round activations to 8 bits as well, and a last bit that differs may move one
