@@ -40,7 +40,7 @@ def check_storage(
 def _about(field: str, value: str, known: set[str], plugins: Plugins) -> str:
     """Who offers a value, or that nobody has heard of it."""
     if offering := [name for name in plugins.backends if value in _declared(name, field, plugins)]:
-        return f"; {' and '.join(offering)} would: choose one with the setting backend"
+        return f"; backend {' or '.join(offering)} does"
     if value in PACKED:
         return f"; a checkpoint that is quantised as {value} is recognised by itself: leave the setting out"
     if value in known:
