@@ -16,7 +16,7 @@ from isotoken.plugins.manager import Plugins
 from .driver import run_all
 from .families import FAMILIES, NUM_NEW_TOKENS, PROMPT_LENGTHS, Case
 
-BACKENDS = ("reference", "torch", "onnxruntime")
+BACKENDS = ("reference", "torch", "onnxruntime", "native")
 TOLERANCE = 2e-5  # of the largest logit
 
 Load = Callable[..., ModelRunner]

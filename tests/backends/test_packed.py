@@ -24,7 +24,7 @@ from .driver import run_all
 from .families import NUM_NEW_TOKENS, Case, Oracle
 
 Array = NDArray[Any]
-BACKENDS = ("reference", "torch", "onnxruntime")
+BACKENDS = ("reference", "torch", "onnxruntime", "native")
 TOLERANCE = 2e-5  # of the largest logit
 PARTS = ("_proj.weight", ".w1.weight", ".w2.weight", ".w3.weight")
 
