@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from .gpu import GpuMeter
+from .histogram import Histogram
 from .rates import SlidingWindow
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("llm_requests", "HTTP requests answered", ["route", "status"], registry=registry)
         self.latency = Histogram(
-            "llm_request_latency_seconds", "From request to last byte", ["route"], buckets=_SECONDS, registry=registry
+            "llm_request_latency_seconds", "From request to last byte", _SECONDS, registry, label="route"
         )
         self.rejections = Counter("llm_rejections", "Requests turned away", ["reason"], registry=registry)
         self.finished_choices = Counter(
@@ -44,13 +45,14 @@ class Metrics:
         self.queue = self._histogram("llm_queue_time_seconds", "From submission to the first step", _SECONDS)
         self.prompt_length = self._histogram("llm_prompt_length_tokens", "Tokens in a request's prompt", _TOKENS)
         self.output_length = self._histogram("llm_output_length_tokens", "Tokens in a request's answers", _TOKENS)
-        self.http_in_flight = Gauge("llm_http_requests_in_flight", "HTTP requests being answered", registry=registry)
+        self.num_http_in_flight = 0
+        self._answered: dict[tuple[str, int], Counter] = {}  # as labels() would find them, more slowly
         self._outcomes = SlidingWindow(_WINDOW)
         self._errors = SlidingWindow(_WINDOW)
         registry.register(_ServerCollector(self))
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, buckets=buckets, registry=self.registry)
+        return Histogram(name, text, buckets, self.registry)
 
     def attach(self, engine: AsyncEngine) -> None:
         """Show this engine's numbers from now on."""
@@ -58,8 +60,11 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an HTTP request that has been answered."""
-        self.requests.labels(route, str(status)).inc()
-        self.latency.labels(route).observe(seconds)
+        counter = self._answered.get((route, status))
+        if counter is None:
+            counter = self._answered[route, status] = self.requests.labels(route, str(status))
+        counter.inc()
+        self.latency.observe(seconds, route)
         if not route.startswith(_OPERATIONS):
             self._outcomes.add(1)
             self._errors.add(status >= 500)
@@ -79,8 +84,7 @@ class Metrics:
             self.first_token.observe(stats.time_to_first_token)
         if stats.queue_time is not None:
             self.queue.observe(stats.queue_time)
-        for seconds in stats.inter_token_latencies:
-            self.inter_token.observe(seconds)
+        self.inter_token.observe_all(stats.inter_token_latencies)
 
     def error_rate(self) -> float:
         """Return which share of the last minute's requests ended in a server error."""
@@ -99,7 +103,9 @@ class _ServerCollector(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the error rate."""
+        """Yield the error rate and the requests in flight."""
+        in_flight = self._metrics.num_http_in_flight
+        yield GaugeMetricFamily("llm_http_requests_in_flight", "HTTP requests being answered", in_flight)
         rate = self._metrics.error_rate()
         yield GaugeMetricFamily("llm_error_rate", "Share of the last minute's requests that ended in a 5xx", rate)
 

@@ -41,11 +41,11 @@ class Observer:
                 ]
             await send(message)
 
-        self._metrics.http_in_flight.inc()
+        self._metrics.num_http_in_flight += 1
         try:
             await self._app(scope, receive, send_observed)
         finally:
-            self._metrics.http_in_flight.dec()
+            self._metrics.num_http_in_flight -= 1
             route = scope.get("path_template") or "unmatched"
             self._metrics.answered(route, status, time.monotonic() - started)
             if "rejection" in state:

@@ -49,7 +49,7 @@ async def answer_chat(scope: Scope, receive: Receive, data: ChatRequest, service
         context = context_of(scope, "chatcmpl-", data)
         generation = submit(service, data, context, [prompt], params)
     form = ChatForm(data, generation, service.engine.text, context, service)
-    return await respond(service, receive, form, generation, stream=data.stream)
+    return await respond(service, scope, receive, form, generation, stream=data.stream)
 
 
 class ChatForm:

@@ -51,7 +51,7 @@ async def complete(scope: Scope, receive: Receive, data: CompletionRequest, serv
         context = context_of(scope, "cmpl-", data)
         generation = submit(service, data, context, prompts, params)
     form = CompletionForm(data, generation, service.engine.text, context, service)
-    return await respond(service, receive, form, generation, stream=data.stream)
+    return await respond(service, scope, receive, form, generation, stream=data.stream)
 
 
 def _check_together(data: CompletionRequest, prompts: list[Prompt], n: int, service: Service) -> None:

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from litestar.types import ASGIApp, Receive
+from litestar.types import ASGIApp, Receive, Scope
 
 from ..text import SamplingParams
-from .disconnect import until_disconnect
+from .disconnect import UntilDisconnect
 from .errors import failure_of
 from .generation import Choice, Generation, Prompt
 from .json_answer import JsonAnswer
@@ -46,7 +46,9 @@ def submit(
     )
 
 
-async def respond(service: Service, receive: Receive, form: Form, generation: Generation, *, stream: bool) -> ASGIApp:
+async def respond(
+    service: Service, scope: Scope, receive: Receive, form: Form, generation: Generation, *, stream: bool
+) -> ASGIApp:
     """Return the response; a client that leaves before a whole answer is there ends the generation."""
     if stream:
         return EventStream(
@@ -54,6 +56,7 @@ async def respond(service: Service, receive: Receive, form: Form, generation: Ge
             error_event=lambda error: event(failure_of(error).openai()) + DONE,
             slow_reader_timeout=service.settings.slow_reader_timeout,
         )
-    async with aclosing(generation), until_disconnect(receive):
-        choices = await generation.collect()
+    async with aclosing(generation):
+        with UntilDisconnect(scope, receive):
+            choices = await generation.collect()
     return JsonAnswer(encode(form.answer(choices)))

@@ -14,6 +14,7 @@ import uvicorn
 from ...plugins.build import EngineConfig
 from ..engine import AsyncEngine
 from .app import build_app
+from .connection import Connection
 from .service import Service
 from .settings import ServerSettings
 
@@ -146,7 +147,7 @@ async def _first(*waiting: Awaitable[object]) -> None:
 def _uvicorn_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         build_app(service),
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,

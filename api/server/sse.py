@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from .disconnect import until_disconnect
+from .disconnect import UntilDisconnect
 from .errors import ClientGone
 
 DONE = b"data: [DONE]\n\n"
@@ -51,9 +51,8 @@ class EventStream:
         """Stream until the events end, the client leaves or reads nothing for too long."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._events.aclose)
-            with contextlib.suppress(ClientGone):
-                async with until_disconnect(receive):
-                    await self._stream(send)
+            with contextlib.suppress(ClientGone), UntilDisconnect(scope, receive):
+                await self._stream(send)
 
     async def _stream(self, send: Send) -> None:
         first = await anext(self._events, b"")

@@ -12,7 +12,7 @@ from litestar.types import ASGIApp
 
 from ... import __version__
 from ..sampling_params import MAX_STOP_STRINGS
-from .disconnect import until_disconnect
+from .disconnect import UntilDisconnect
 from .documentation import answers
 from .errors import ApiError, failure_of
 from .generation import Generation
@@ -130,8 +130,9 @@ async def _answer(
             headers=_headers(facts.device, prompt.text or ""),
             slow_reader_timeout=service.settings.slow_reader_timeout,
         )
-    async with aclosing(generation), until_disconnect(request.receive):
-        (choice,) = await generation.collect()
+    async with aclosing(generation):
+        with UntilDisconnect(request.scope, request.receive):
+            (choice,) = await generation.collect()
         headers = dict(_timings(generation, started, validated))
     answer = form.answer(choice)
     return Response(
