@@ -9,6 +9,7 @@
 #include "norm.h"
 #include "pack.h"
 #include "route.h"
+#include "sample_rows.h"
 
 namespace isotoken {
 namespace {
@@ -31,6 +32,7 @@ const Kernels ISOTOKEN_TABLE(ISOTOKEN_ISA) = {
     {run_as<Embed, run_embed>, run_as<Norm, run_norm>, run_as<AddNorm, run_add_norm>, run_as<Linear, run_linear>,
      run_as<Heads, run_heads>, run_as<Attention, run_attention>, run_as<Route, run_route>, run_as<Gather, run_gather>,
      run_as<Combine, run_combine>},
-    pack_panels};
+    pack_panels,
+    sample_rows};
 
 } // namespace isotoken

@@ -2,6 +2,7 @@
 #ifndef ISOTOKEN_CPU_KERNELS_H
 #define ISOTOKEN_CPU_KERNELS_H
 
+#include "sample.h"
 #include "worker.h"
 
 namespace isotoken {
@@ -24,10 +25,14 @@ struct PackJob {
 
 typedef bool (*PackPanels)(const PackJob &job, Worker &worker);
 
+/* One thread's part of a call of isotoken_sample. */
+typedef void (*SampleRows)(const SampleArgs &args, Worker &worker);
+
 struct Kernels {
     const char *name;
     RunOperation run[NUM_KINDS];
     PackPanels pack;
+    SampleRows sample;
 };
 
 } // namespace isotoken
