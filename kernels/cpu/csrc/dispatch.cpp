@@ -12,10 +12,8 @@
 
 namespace isotoken {
 
-#if defined(ISOTOKEN_X86)
-extern const Kernels KERNELS_avx512_bf16, KERNELS_avx512, KERNELS_avx2;
-#endif
-extern const Kernels KERNELS_plain;
+/* Those that setup.py compiled: ISOTOKEN_WITH_... says which. */
+extern const Kernels KERNELS_avx512_bf16, KERNELS_avx512, KERNELS_avx2, KERNELS_plain;
 
 namespace {
 
@@ -26,23 +24,27 @@ struct Isa {
 
 bool always() { return true; }
 
-#if defined(ISOTOKEN_X86)
-bool has_avx2() {
+#if defined(__x86_64__)
+[[maybe_unused]] bool has_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-bool has_avx512_bf16() {
+[[maybe_unused]] bool has_avx512_bf16() {
     return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
 const Isa ISAS[] = { /* best first */
-#if defined(ISOTOKEN_X86)
+#if defined(ISOTOKEN_WITH_avx512_bf16)
     {&KERNELS_avx512_bf16, has_avx512_bf16},
+#endif
+#if defined(ISOTOKEN_WITH_avx512)
     {&KERNELS_avx512, has_avx512},
+#endif
+#if defined(ISOTOKEN_WITH_avx2)
     {&KERNELS_avx2, has_avx2},
 #endif
     {&KERNELS_plain, always},
@@ -165,8 +167,9 @@ ISOTOKEN_EXPORT int32_t isotoken_pack_quantised(Team *team, const int8_t *values
 ISOTOKEN_EXPORT int32_t isotoken_sizeof(int32_t kind) {
     static const size_t OPERATIONS[] = {sizeof(Embed), sizeof(Norm),      sizeof(AddNorm), sizeof(Linear), sizeof(Heads),
                                         sizeof(Attention), sizeof(Route), sizeof(Gather),  sizeof(Combine)};
-    static const size_t PARTS[] = {sizeof(Step), sizeof(Cache), sizeof(Operand), sizeof(Weights), sizeof(Routing)};
+    static const size_t PARTS[] = {sizeof(Step), sizeof(Cache), sizeof(Operand), sizeof(Weights), sizeof(Routing),
+                                   sizeof(SampleArgs)};
     if (kind >= 0 && kind < NUM_KINDS) return (int32_t)OPERATIONS[kind];
-    if (kind >= 100 && kind < 105) return (int32_t)PARTS[kind - 100];
+    if (kind >= 100 && kind < 106) return (int32_t)PARTS[kind - 100];
     return -1;
 }

@@ -1,0 +1,50 @@
+/* Linear: input @ weights.T, for each form of weights and activations. */
+#ifndef ISOTOKEN_CPU_LINEAR_H
+#define ISOTOKEN_CPU_LINEAR_H
+
+#include "linear_panels.h"
+
+namespace isotoken {
+namespace {
+namespace linear {
+
+template <class Form> bool run_plain(const Linear &op, Range rows, Worker &worker) {
+    return run_cut<Form>(op, rows, {nullptr, 1}, worker);
+}
+
+/* Few rows unpack as they go, more of them unpack each panel once: the same sums either way. */
+template <class Form> bool run_fused(const Linear &op, Range rows, Worker &worker) {
+    if (rows.end - rows.begin <= STREAM_ROWS) return run_cut<Form>(op, rows, {nullptr, 1}, worker);
+    return run_cut<typename Form::Unpacked>(op, rows, {unpack_panel<Form>, Form::WORDS}, worker);
+}
+
+/* Weights of 8 or 4 bits for activations that are not quantised. */
+template <class Form> bool run_weights_alone(const Linear &op, Range rows, Worker &worker) {
+    if (op.input.form == FORM_BF16) return run_fused<Form>(op, rows, worker);
+    return run_cut<GroupsF32>(op, rows, {unpack_panel_f32<Form>, 2 * Form::WORDS}, worker);
+}
+
+} // namespace linear
+
+inline bool run_linear(const Linear &op, const Step &step, Worker &worker) {
+    const Range rows = row_range(op.head, step);
+    if (rows.begin >= rows.end) return true;
+    switch (op.weights.form) {
+    case FORM_F32:
+        return linear::run_plain<linear::PlainF32>(op, rows, worker);
+    case FORM_BF16:
+        return linear::run_plain<linear::PlainBF16>(op, rows, worker);
+    case FORM_I8:
+        return linear::run_plain<linear::PlainI8>(op, rows, worker);
+    case FORM_I4_A8:
+        return linear::run_fused<linear::FusedI4A8>(op, rows, worker);
+    case FORM_I8_GROUPS:
+        return linear::run_weights_alone<linear::FusedI8>(op, rows, worker);
+    default:
+        return linear::run_weights_alone<linear::FusedI4>(op, rows, worker);
+    }
+}
+
+} // namespace
+} // namespace isotoken
+#endif

@@ -1,0 +1,118 @@
+/* Forms of weights, as a tile multiplies them: what becomes of a step of packed weights, and how it meets activations.
+ *
+ * A step gives each output 4 bytes. Forms of several words unpack them into as many steps of a simpler form, of which
+ * each meets 4 bytes of activations. An unpacked panel therefore is a panel of the simpler form.
+ */
+#ifndef ISOTOKEN_CPU_LINEAR_FORMS_H
+#define ISOTOKEN_CPU_LINEAR_FORMS_H
+
+#include "program.h"
+#include "simd.h"
+
+namespace isotoken {
+namespace {
+namespace linear {
+
+template <int COUNT, class Accumulator> struct Words {
+    typedef Accumulator Acc;
+    enum { WORDS = COUNT };
+};
+
+/* Whether a form's sums are multiplied by a scale at the end of each group of inputs. */
+template <bool IN_GROUPS> struct Grouped {
+    enum { GROUPED = IN_GROUPS };
+};
+
+struct DotF32 : Words<1, VecF> {
+    ISOTOKEN_INLINE VecF dot(VecF acc, VecI a, VecI b) { return fma((VecF)a, (VecF)b, acc); }
+};
+
+struct DotBF16 : Words<1, VecF> {
+    ISOTOKEN_INLINE VecF dot(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
+};
+
+struct PlainF32 : DotF32, Grouped<false> {};
+struct PlainBF16 : DotBF16, Grouped<false> {};
+struct GroupsF32 : DotF32, Grouped<true> {};
+struct GroupsBF16 : DotBF16, Grouped<true> {};
+
+/* Activations without a sign, weights with one. */
+struct PlainI8 : Words<1, VecI>, Grouped<false> {
+    ISOTOKEN_INLINE VecI dot(VecI acc, VecI a, VecI b) { return dot_u8s8(acc, a, b); }
+};
+
+/* Weights of 0 to 15, activations with a sign. */
+struct GroupsU4 : Words<1, VecI>, Grouped<true> {
+    ISOTOKEN_INLINE VecI dot(VecI acc, VecI a, VecI b) { return dot_u8s8(acc, b, a); }
+};
+
+/* Two of them to a byte. */
+struct FusedI4A8 : Words<2, VecI>, Grouped<true> {
+    typedef GroupsU4 Unpacked;
+    ISOTOKEN_INLINE VecI dot(VecI acc, VecI a, VecI b) { return dot_u8s8(acc, b, a); }
+    ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
+        words[0] = packed & 0x0f0f0f0f;
+        words[1] = (VecI)((VecU)packed >> 4) & 0x0f0f0f0f;
+    }
+};
+
+/* Weights of 8 bits for activations in bfloat16, which holds each of them exactly. */
+struct FusedI8 : Words<2, VecF>, Grouped<true> {
+    typedef GroupsBF16 Unpacked;
+    ISOTOKEN_INLINE VecF dot(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
+    ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
+        words[0] = pair_bf16(to_float(packed << 24 >> 24), to_float(packed << 16 >> 24));
+        words[1] = pair_bf16(to_float(packed << 8 >> 24), to_float(packed >> 24));
+    }
+};
+
+/* Weights of 4 bits for activations in bfloat16: even inputs in the low 16 bits of a word, odd ones in the high. */
+struct FusedI4 : Words<4, VecF>, Grouped<true> {
+    typedef GroupsBF16 Unpacked;
+    ISOTOKEN_INLINE VecF dot(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
+    ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
+        ISOTOKEN_UNROLL for (int i = 0; i < 4; i++) words[i] = pair((VecI)((VecU)packed >> (4 * i)));
+    }
+    /* The lowest 4 bits of each half of a lane, less 8. */
+    ISOTOKEN_INLINE VecI pair(VecI fours) {
+#if defined(__AVX512BW__)
+        static const uint16_t BF16[32] = {/* -8 to 7, twice: a fifth bit of an index does not matter */
+            0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000,
+            0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040,
+            0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
+        return (VecI)_mm512_permutexvar_epi16((__m512i)fours, (__m512i)load_int(BF16));
+#else
+        return pair_bf16(to_float((fours & 15) - 8), to_float(((fours >> 16) & 15) - 8));
+#endif
+    }
+};
+
+/* Unpack a panel of packed steps into one of Form::Unpacked. */
+template <class Form> void unpack_panel(const char *packed, int32_t steps, char *unpacked) {
+    for (int32_t step = 0; step < steps; step++)
+        for (int v = 0; v < PANEL / LANES; v++) {
+            VecI words[Form::WORDS];
+            Form::unpack(load_int(packed + (step * PANEL + v * LANES) * 4), words);
+            for (int word = 0; word < Form::WORDS; word++)
+                store_int(unpacked + ((int64_t)(step * Form::WORDS + word) * PANEL + v * LANES) * 4, words[word]);
+        }
+}
+
+/* And a panel of pairs of bfloat16 further into one of float32. */
+template <class Form> void unpack_panel_f32(const char *packed, int32_t steps, char *unpacked) {
+    for (int32_t step = 0; step < steps; step++)
+        for (int v = 0; v < PANEL / LANES; v++) {
+            VecI words[Form::WORDS];
+            Form::unpack(load_int(packed + (step * PANEL + v * LANES) * 4), words);
+            for (int word = 0; word < Form::WORDS; word++) {
+                float *to = (float *)unpacked + (int64_t)(step * Form::WORDS + word) * 2 * PANEL + v * LANES;
+                store(to, low_bf16(words[word]));
+                store(to + PANEL, high_bf16(words[word]));
+            }
+        }
+}
+
+} // namespace linear
+} // namespace
+} // namespace isotoken
+#endif
