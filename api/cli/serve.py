@@ -133,6 +133,7 @@ def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: M
 
 def _log_to_stderr(level: str) -> None:
     """Show isotoken's own log: at "info" one line for each finished request, with its reason."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # nobody shows them
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("isotoken")

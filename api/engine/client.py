@@ -126,19 +126,21 @@ class AsyncEngine:
         self._admission.admit(params.n, len(prompt_ids))
         self._idle.clear()
         timeout = min((t for t in (deadline_s, self.limits.request_timeout_s) if t is not None), default=None)
+        whole = whole and not params.stop  # a stop string may end a choice at any token
         recorder = Recorder(request_id, self.info.model, len(prompt_ids), params.n)
         choices = [
             (
                 Entry(
-                    submit=Submit(request_id, prompt_ids, resolved, priority=priority, cache_salt=cache_salt),
+                    submit=Submit(
+                        request_id, prompt_ids, resolved, priority=priority, cache_salt=cache_salt, whole=whole
+                    ),
                     deadline=None if timeout is None else recorder.submitted + timeout,
                 ),
                 Choice(self.text, params, self.info.eos_token_ids),
             )
             for resolved in decode_params
         ]
-        # A stop string may end a choice before the engine does, so its text must be looked at as it comes.
-        request = RequestInFlight(self._owner, recorder, choices, whole=whole and not params.stop)
+        request = RequestInFlight(self._owner, recorder, choices, whole=whole)
         stream = request.open(request_id, timeout)
         for index, (entry, _) in enumerate(choices):
             self._in_flight[entry] = request, index

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ...core.types import FinishReason, RequestOutput
 from ..choice import Choice
 from ..errors import EngineFailed
+from .lumps import joined
 from .recorder import Recorder
 from .replay import Entry
 from .stream import GenerationStream
@@ -72,8 +73,7 @@ class RequestInFlight:
             if output.finish_reason is None:
                 self._hold(part, index, output)
                 return
-            if part.held is not None:
-                output = _joined(part.held, output)
+            output = joined(part.held, output)
         delta = part.text.feed(output)
         self._recorder.tokens(index, min(num_tokens, len(delta.token_ids)), output.num_cached_tokens)
         is_first = self._whole or not part.started
@@ -101,7 +101,7 @@ class RequestInFlight:
     def _hold(self, part: _Part, index: int, output: RequestOutput) -> None:
         """Keep what came until the end, which spares turning it into text piece by piece."""
         self._recorder.tokens(index, len(output.token_ids), output.num_cached_tokens)
-        part.held = output if part.held is None else _joined(part.held, output)
+        part.held = joined(part.held, output)
         self._start(part)
 
     def fail(self, error: str) -> None:
@@ -147,12 +147,3 @@ class RequestInFlight:
         if stream is not None:
             stream.stats = stats
         self._owner.finished(stats)
-
-
-def _joined(held: RequestOutput, output: RequestOutput) -> RequestOutput:
-    """Add what was held to the front of what came."""
-    if held.logprobs is not None:
-        output.logprobs = held.logprobs + (output.logprobs or [])
-    held.token_ids += output.token_ids
-    output.token_ids = held.token_ids
-    return output

@@ -29,6 +29,7 @@ class Submit(Message, frozen=True):
     priority: int = 0
     timeout_s: float | None = None  # left until the deadline
     cache_salt: bytes = b""
+    whole: bool = False  # nobody looks at the outputs before the last
 
     def to_request(self, now: float) -> Request:
         """Return the core's form of it. `now` is time.monotonic() of the engine's process."""

@@ -65,7 +65,8 @@ class Recorder:
             total_latency=self.age,
             error=error,
         )
-        log.info("%s", describe(stats))
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", describe(stats))
         return stats
 
 

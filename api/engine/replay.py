@@ -57,6 +57,7 @@ class Entry:
             self.submit.priority,
             None if self.deadline is None else self.deadline - now,
             self.submit.cache_salt,
+            self.submit.whole,
         )
 
 

@@ -21,6 +21,7 @@ from ...plugins.build import Built, EngineConfig, build_engine
 from ...plugins.hookspecs import API_VERSION, hookimpl
 from ...plugins.manager import Plugins
 from .channel import Channel
+from .lumps import Lumps
 from .messages import Abort, Configure, Failed, Output, Ready, Step, Stop, Submit, ToEngine
 from .progress import LoadProgress
 from .types import EngineInfo
@@ -44,6 +45,7 @@ class Worker:
         self._stats: StepStats | None = None  # not sent yet
         self._unstarted: dict[str, Request] = {}
         self._outputs: list[RequestOutput] = []  # not sent yet
+        self._lumps = Lumps()
         self._has_sent = False  # in this turn
 
     def build(self, config: EngineConfig) -> None:
@@ -81,6 +83,8 @@ class Worker:
             try:
                 self._engine.add(request)
                 self._unstarted[request.id] = request
+                if message.whole:
+                    self._lumps.expect(request.id)
             except ValueError as error:
                 refusal = RequestOutput(
                     request_id=message.id, token_ids=[], finish_reason=FinishReason.ERROR, error=str(error)
@@ -90,9 +94,10 @@ class Worker:
             for request_id in message.ids:
                 self._engine.abort(request_id)
                 self._unstarted.pop(request_id, None)
+                self._lumps.forget(request_id)
 
     def _publish(self, outputs: list[RequestOutput]) -> None:
-        self._outputs += outputs
+        self._outputs += self._lumps.ripe(outputs)
         if self._engine.info.asynchronous:
             self._send()  # now, while the device computes the next step
 
