@@ -14,6 +14,7 @@ inline void find_chunk(const Attention &op, const Step &step, const Tile &tile, 
     const int32_t *table = step.block_table + (int64_t)tile.request * step.table_width;
     const int chunk_end = (begin / CHUNK + 1) * CHUNK;
     const int64_t bytes = piece_bytes(cache);
+    const bool scaled = cache.form == FORM_I8;
     chunk.begin = begin / TOKENS_A_BLOCK * TOKENS_A_BLOCK;
     chunk.num_pieces = 0;
     if (end > chunk_end)
@@ -23,8 +24,11 @@ inline void find_chunk(const Attention &op, const Step &step, const Tile &tile, 
         const int64_t piece = piece_index(cache, table[block], offset, tile.kv_head);
         chunk.keys[chunk.num_pieces] = (const char *)cache.keys + piece * bytes;
         chunk.values[chunk.num_pieces] = (const char *)cache.values + piece * bytes;
-        chunk.key_scales[chunk.num_pieces] = cache.key_scales + piece * TOKENS_A_BLOCK;
-        chunk.value_scales[chunk.num_pieces++] = cache.value_scales + piece * TOKENS_A_BLOCK;
+        if (scaled) {
+            chunk.key_scales[chunk.num_pieces] = cache.key_scales + piece * TOKENS_A_BLOCK;
+            chunk.value_scales[chunk.num_pieces] = cache.value_scales + piece * TOKENS_A_BLOCK;
+        }
+        chunk.num_pieces++;
         offset += TOKENS_A_BLOCK;
         if (offset == cache.block_size)
             offset = 0, block++;
@@ -111,7 +115,7 @@ void run_tile(const Attention &op, const Step &step, const Tile &tile, const Til
     for (int row = 0; row < tile.rows; row++)
         begin_row<Form>(op, step, tile, row, scratch);
     for (bool more = true; more;) {
-        Chunk &chunk = scratch.chunks[0], &next = scratch.chunks[1];
+        Chunk &chunk = scratch.chunks[scratch.at_hand], &next = scratch.chunks[1 - scratch.at_hand];
         const int chunk_end = chunk.begin + chunk.num_pieces * TOKENS_A_BLOCK;
         more = chunk_end < end;
         next.num_pieces = 0;
@@ -122,9 +126,7 @@ void run_tile(const Attention &op, const Step &step, const Tile &tile, const Til
             find_chunk(op, step, *after, seen.begin, seen.end, next);
         }
         const bool near = !more && after && after->request == tile.request && after->kv_head == tile.kv_head;
-        Chunk none;
-        none.num_pieces = 0;
-        const Chunk &fetched = near ? none : next; /* what the next tile shares with this one is at hand */
+        const Chunk &fetched = near ? NO_CHUNK : next; /* what the next tile shares with this one is at hand */
         if (chunk_end > seq_len && !Form::HAS_SCALES) {
             const char *&last = chunk.values[chunk.num_pieces - 1];
             last = finite_values(scratch, op.cache, last, seq_len % TOKENS_A_BLOCK);
@@ -133,7 +135,7 @@ void run_tile(const Attention &op, const Step &step, const Tile &tile, const Til
         for (int row = 0; row < tile.rows; row++)
             soften_row<Form>(scratch, chunk, row, op.cap, dim);
         weigh_rows<Form>(tile.rows, scratch, chunk, fetched, dim);
-        chunk = next;
+        scratch.at_hand = 1 - scratch.at_hand;
     }
     for (int row = 0; row < tile.rows; row++)
         end_row(op, step, tile, row, scratch);
@@ -148,6 +150,7 @@ template <class Form> bool run_tiles(const Attention &op, const Step &step, Work
     bool more = walk.next(tile);
     if (more) {
         const Range seen = seen_by_tile(op, step, tile);
+        scratch->at_hand = 0;
         find_chunk(op, step, tile, seen.begin, seen.end, scratch->chunks[0]);
     }
     while (more) {

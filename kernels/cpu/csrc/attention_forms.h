@@ -54,12 +54,7 @@ struct Int8Cache {
         return dot_u8s8(score, key ^ (int32_t)0x80808080, query);
     }
     ISOTOKEN_INLINE VecF finish(VecI score) { return to_float(score); }
-    ISOTOKEN_INLINE VecF load_value(const char *from) {
-        typedef int8_t Bytes __attribute__((vector_size(LANES)));
-        Bytes bytes;
-        memcpy(&bytes, from, LANES);
-        return to_float(__builtin_convertvector(bytes, VecI));
-    }
+    ISOTOKEN_INLINE VecF load_value(const char *from) { return to_float(load_bytes(from)); }
     ISOTOKEN_INLINE VecF weigh(VecF sum, VecI weight, VecF value) { return fma((VecF)weight, value, sum); }
     ISOTOKEN_INLINE void store_weights(int32_t *weights, int token, VecF w) { store((float *)weights + token, w); }
 };

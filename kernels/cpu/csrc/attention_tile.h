@@ -32,6 +32,8 @@ struct Chunk {
     const float *key_scales[CHUNK_PIECES], *value_scales[CHUNK_PIECES]; /* of an int8 cache */
 };
 
+const Chunk NO_CHUNK = {};
+
 /* One row's state between chunks. */
 struct RowState {
     int begin, end; /* the positions that it sees */
@@ -48,7 +50,8 @@ struct TileScratch {
     alignas(64) float outputs[TILE_ROWS][HEAD_STRIDE];     /* sum of exp(score - largest) * value */
     alignas(64) char last_values[TOKENS_A_BLOCK * MAX_HEAD_DIM * 4];
     RowState rows[TILE_ROWS];
-    Chunk chunks[2]; /* at hand, and the one after it */
+    Chunk chunks[2]; /* one is at hand, the other comes next */
+    int at_hand;
 };
 
 /* Columns that are worth taking at once: enough sums side by side to hide an instruction's latency. */
@@ -57,8 +60,9 @@ constexpr int columns_at_once(int rows) { return (rows <= 2 ? 4 : rows <= 4 ? 2 
 /* Vectors of outputs that are worth taking at once. */
 constexpr int vectors_at_once(int rows) { return rows * 4 + 5 <= VECTOR_REGISTERS ? 4 : 2; }
 
+/* Not inlined: the sums stay in registers where nothing else wants them. */
 template <class Form, int ROWS, int COLUMNS>
-inline void score_columns(TileScratch &tile, const char *const *columns, const char *const *ahead, int num_words,
+__attribute__((noinline)) void score_columns(TileScratch &tile, const char *const *columns, const char *const *ahead, int num_words,
                           int place) {
     typename Form::Score sums[ROWS][COLUMNS];
     ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
@@ -67,7 +71,7 @@ inline void score_columns(TileScratch &tile, const char *const *columns, const c
         VecI keys[COLUMNS];
         ISOTOKEN_UNROLL for (int c = 0; c < COLUMNS; c++) {
             keys[c] = load_int(columns[c] + word * WORD_ROW_BYTES);
-            prefetch(ahead[c] + word * WORD_ROW_BYTES);
+            prefetch_far(ahead[c] + word * WORD_ROW_BYTES);
         }
         ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++) {
             const VecI query = splat_int(tile.queries[row][word]);
@@ -80,26 +84,26 @@ inline void score_columns(TileScratch &tile, const char *const *columns, const c
             store(tile.scores[row] + place + c * LANES, Form::finish(sums[row][c]));
 }
 
-/* All scores of a chunk; those of the last columns may be of no position, and some may be of none that a row sees. */
-template <class Form, int ROWS>
-void score_chunk(TileScratch &tile, const Chunk &chunk, const Chunk &next, int num_words) {
-    enum { COLUMNS = columns_at_once(ROWS) };
+/* The scores of a chunk from column `first` on: as many columns at once as are worth it, then fewer. */
+template <class Form, int ROWS, int COLUMNS = columns_at_once(ROWS)>
+inline void score_chunk(TileScratch &tile, const Chunk &chunk, const Chunk &next, int num_words, int first = 0) {
     const int num_columns = chunk.num_pieces * COLUMNS_A_PIECE;
-    for (int first = 0; first < num_columns; first += COLUMNS) {
+    for (; first + COLUMNS <= num_columns; first += COLUMNS) {
         const char *columns[COLUMNS], *ahead[COLUMNS];
         for (int c = 0; c < COLUMNS; c++) {
-            const int column = first + c < num_columns ? first + c : num_columns - 1;
-            const int piece = column / COLUMNS_A_PIECE;
-            columns[c] = chunk.keys[piece] + column % COLUMNS_A_PIECE * COLUMN_BYTES;
+            const int piece = (first + c) / COLUMNS_A_PIECE;
+            columns[c] = chunk.keys[piece] + (first + c) % COLUMNS_A_PIECE * COLUMN_BYTES;
             ahead[c] = piece < next.num_pieces ? next.keys[piece] : columns[c];
         }
         score_columns<Form, ROWS, COLUMNS>(tile, columns, ahead, num_words, first * LANES);
     }
+    if constexpr (COLUMNS > 1)
+        score_chunk<Form, ROWS, COLUMNS / 2>(tile, chunk, next, num_words, first);
 }
 
 /* Add up weight * value over a chunk for VECTORS vectors of each row's outputs, from dimension `first` on. */
 template <class Form, int ROWS, int VECTORS>
-inline void weigh_columns(TileScratch &tile, const Chunk &chunk, const Chunk &next, int dim, int first) {
+__attribute__((noinline)) void weigh_columns(TileScratch &tile, const Chunk &chunk, const Chunk &next, int dim, int first) {
     enum { STEPS = TOKENS_A_BLOCK / Form::TOKENS_A_STEP };
     VecF sums[ROWS][VECTORS];
     ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
@@ -112,7 +116,7 @@ inline void weigh_columns(TileScratch &tile, const Chunk &chunk, const Chunk &ne
             typename Form::Value values[VECTORS];
             ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) {
                 values[v] = Form::load_value(from + v * LANES * Form::VALUE_BYTES);
-                prefetch(ahead + v * LANES * Form::VALUE_BYTES);
+                prefetch_far(ahead + v * LANES * Form::VALUE_BYTES);
             }
             ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++) {
                 const VecI weight = splat_int(tile.weights[row][piece * STEPS + step]);

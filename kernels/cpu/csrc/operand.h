@@ -26,10 +26,28 @@ template <class Row> inline float int8_scale(const Row &row, int size) {
     return scale >= SMALLEST_SCALE ? scale : 1.0f;
 }
 
-inline void store_bytes(void *to, VecI values) {
+/* Lanes to bytes and back; gcc 12 makes poor code of its own conversions. */
+ISOTOKEN_INLINE void store_bytes(void *to, VecI values) {
+#if defined(__AVX512F__)
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)values));
+#else
     typedef int8_t Bytes __attribute__((vector_size(LANES)));
     const Bytes bytes = __builtin_convertvector(values, Bytes);
     memcpy(to, &bytes, LANES);
+#endif
+}
+
+ISOTOKEN_INLINE VecI load_bytes(const void *from) {
+#if defined(__AVX512F__)
+    return (VecI)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from));
+#elif defined(__AVX2__)
+    return (VecI)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from));
+#else
+    typedef int8_t Bytes __attribute__((vector_size(LANES)));
+    Bytes bytes;
+    memcpy(&bytes, from, LANES);
+    return __builtin_convertvector(bytes, VecI);
+#endif
 }
 
 /* Store q as int8, filled up with zeros to a multiple of LANES; returns the scale. */
