@@ -9,7 +9,7 @@ from typing import Literal
 Switch = Literal["on", "off"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {  # the first is the default
-    "allow_spinning": ("off", "brief", "on"),
+    "allow_spinning": ("brief", "off", "on"),
     "flash_attention": ("off", "on"),
     "graph_optimization": ("all", "extended", "basic", "off"),
     "attention": ("auto", "standard", "paged"),
@@ -22,7 +22,7 @@ class Options:
     """What may be set besides the configuration that every backend has.
 
     allow_spinning: threads wait in a loop between two operators: brief, for some microseconds before they sleep; on,
-    for much longer, which is fast on an idle machine and several times slower on a busy one.
+    for much longer, which is several times slower on a busy machine. Before ONNX Runtime 1.26 brief is off.
     flash_attention: ONNX Runtime's tiled attention on the CPU. It saves memory in long prompts, but rounds by how many
     threads there are and where a prompt is cut, so that Capabilities.invariant_to no longer holds.
     graph_optimization: how much ONNX Runtime rewrites the graph.

@@ -31,11 +31,8 @@ LEVELS = {
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
-SPINNING = {
-    "off": {"allow_spinning": "0"},
-    "brief": {"allow_spinning": "1", "spin_duration_us": "20"},  # bridges two operators; older versions spin as for on
-    "on": {"allow_spinning": "1"},
-}
+SPIN_US = "20"  # bridges two operators
+BRIEF_SINCE = (1, 26)  # versions before spin for as long as they like, whatever is asked for
 READ_BYTES = 4 << 20
 REFUSALS = (runtime.Fail, runtime.InvalidGraph, runtime.NotImplemented)
 
@@ -88,12 +85,21 @@ def session_options(options: Options, num_threads: int, config: Mapping[str, str
     settings.graph_optimization_level = LEVELS[options.graph_optimization]
     settings.enable_mem_pattern = False  # plans one for each shape of batch, and there is no end of shapes
     settings.log_severity_level = 3  # errors: they are raised as well, and warnings are about what is meant to be so
-    for key, value in SPINNING[options.allow_spinning].items():
+    for key, value in spinning(options.allow_spinning).items():
         settings.add_session_config_entry(f"session.intra_op.{key}", value)
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     for key, value in config.items():
         settings.add_session_config_entry(key, value)
     return settings
+
+
+def spinning(choice: str, version: str = ort.__version__) -> dict[str, str]:
+    """Return the settings of a choice of the option allow_spinning."""
+    if choice == "on":
+        return {"allow_spinning": "1"}
+    if choice == "brief" and tuple(map(int, version.split(".")[:2])) >= BRIEF_SINCE:
+        return {"allow_spinning": "1", "spin_duration_us": SPIN_US}
+    return {"allow_spinning": "0"}
 
 
 def default_num_threads() -> int:
