@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from isotoken.core.types import DecodeParams, Request, StepStats
-from isotoken.plugins.drafters import DrafterContext
+from isotoken.plugins.drafters import DrafterContext, ngram_index
 from isotoken.plugins.drafters.model import ModelDrafter
 from isotoken.plugins.drafters.ngram import NgramDrafter
 
@@ -64,6 +64,45 @@ def test_growing_bit_by_bit_gives_what_looking_from_scratch_does(tokens: list[in
     while length < len(tokens):
         length = data.draw(st.integers(length + 1, len(tokens)))
         assert guess(drafter, tokens[:length]) == looked_up(tokens[:length], 5)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.data())
+def test_an_index_made_in_bulk_finds_the_same(tokens: list[int], data: st.DataObject) -> None:
+    """Short prompts are taken for long ones, and none is indexed as a whole at once."""
+    most = data.draw(st.integers(3, 20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngram_index, "BULK", data.draw(st.integers(1, 8)))
+        patch.setattr(ngram_index, "MOST_AT_ONCE", most)
+        drafter, length, indexed = make_ngram(5), 0, 0
+        while length < len(tokens):
+            length = data.draw(st.integers(length + 1, len(tokens)))
+            drafts = guess(drafter, tokens[:length])
+            indexed = drafter._indices["r"]._num_indexed
+            assert drafts == (looked_up(tokens[:length], 5) if indexed == length - 1 else [])
+        for _ in range(len(tokens)):
+            drafts = guess(drafter, tokens)
+        assert drafts == looked_up(tokens, 5)
+
+
+def test_a_long_prompt_is_looked_up_where_it_was_said_last() -> None:
+    dice = random.Random(3)
+    tokens = [dice.randrange(3, 150_000) for _ in range(3 * ngram_index.MOST_AT_ONCE)]
+    said = [1, 2, 7, 8, 9]
+    for place in (10, ngram_index.MOST_AT_ONCE + 10):  # in the first part, and later in the second
+        tokens[place : place + 5] = said
+        said = [1, 2, *said[::-1][:3]]
+    drafter = make_ngram(3)
+    asked = [guess(drafter, [*tokens, 1, 2]) for _ in range(5)]
+    assert asked[:3] == [[]] * 3 and asked[-1] == [9, 8, 7]
+    part = drafter._indices["r"]
+    assert len(part._parts) < 12
+
+
+@pytest.mark.parametrize("most", [None, 0, 1, 3, 9])
+def test_it_guesses_no_more_than_pays(most: int | None) -> None:
+    request = Request(id="r", token_ids=[5, 6, 7] * 5, num_prompt_tokens=1, params=DecodeParams(), max_drafts=most)
+    (drafts,) = make_ngram(4).propose([request])
+    assert drafts == [5, 6, 7, 5][: 4 if most is None else most]
 
 
 def looked_up(tokens: list[int], num_tokens: int) -> list[int]:

@@ -14,6 +14,9 @@ from isotoken.plugins.hookspecs import API_VERSION, Register, hookimpl
 LOOK_UP = "look-up"
 """In place of an agreement: the built-in prompt look-up guesses."""
 
+Agreement = float | str
+"""How probably a guess is right, or LOOK_UP."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -24,17 +27,31 @@ class Tally:
     drafted: int = 0
     accepted: int = 0
     stops: int = 0
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # of its steps, by their number of tokens
 
     def add(self, stats: StepStats) -> None:
-        """Count a step."""
-        self.steps += stats.num_new_tokens > 0
+        """Count a step that has no more tokens than those drafted and one: prompts are left out."""
+        if stats.num_tokens > 1 + stats.num_drafted:
+            return
+        self.seconds.setdefault(stats.num_tokens, []).append(stats.duration)
+        self.steps += 1
         self.tokens += stats.num_new_tokens
         self.drafted += stats.num_drafted
         self.accepted += stats.num_accepted
         self.stops += stats.num_draft_stops
 
+    def take(self, other: Tally) -> None:
+        """Add another's counts."""
+        for size, times in other.seconds.items():
+            self.seconds.setdefault(size, []).extend(times)
+        self.steps += other.steps
+        self.tokens += other.tokens
+        self.drafted += other.drafted
+        self.accepted += other.accepted
+        self.stops += other.stops
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Dial:
     """A plugin with one drafter, `controlled`, and what the steps of its engine brought. Turn it between runs.
 
@@ -43,12 +60,12 @@ class Dial:
     """
 
     ISOTOKEN_API = API_VERSION
-    agreement: float | str = 1.0  # how probably a guess is right, or LOOK_UP
+    agreement: Agreement = 1.0
     known: Sequence[int] = ()  # what every request will say
     dice: Sequence[float] = ()  # below the agreement: the guess of that token is right
     tally: Tally = field(default_factory=Tally)
 
-    def turn(self, agreement: float | str, known: Sequence[int], seed: int) -> None:
+    def turn(self, agreement: Agreement, known: Sequence[int], seed: int) -> None:
         """Set the dial for the next run, and the tally to nothing."""
         self.agreement, self.known = agreement, known
         draw = random.Random(seed).random

@@ -1,0 +1,1 @@
+"""What speculation gains, by how often guesses are right."""
