@@ -35,8 +35,10 @@ FLAGS = [
 ]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+AVX512_BF16 = [*AVX512, "-mavx512bf16", "-mavx512vnni"]
 ISAS = {  # units isa_NAME.cpp, best first; plain is always there
-    "avx512_bf16": [*AVX512, "-mavx512bf16", "-mavx512vnni"],
+    "amx": [*AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-mamx-int8"],
+    "avx512_bf16": AVX512_BF16,
     "avx512": AVX512,
     "avx2": AVX2,
 }

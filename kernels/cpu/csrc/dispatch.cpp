@@ -8,12 +8,17 @@
 #include <new>
 #include <system_error>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #define ISOTOKEN_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace isotoken {
 
 /* Those that setup.py compiled: ISOTOKEN_WITH_... says which. */
-extern const Kernels KERNELS_avx512_bf16, KERNELS_avx512, KERNELS_avx2, KERNELS_plain;
+extern const Kernels KERNELS_amx, KERNELS_avx512_bf16, KERNELS_avx512, KERNELS_avx2, KERNELS_plain;
 
 namespace {
 
@@ -35,9 +40,23 @@ bool always() { return true; }
 [[maybe_unused]] bool has_avx512_bf16() {
     return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 }
+
+/* Linux gives the matrix unit's state to processes that ask for it. */
+[[maybe_unused]] bool has_amx() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    const int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+    return has_avx512_bf16() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+           __builtin_cpu_supports("amx-int8") && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
 #endif
 
 const Isa ISAS[] = { /* best first */
+#if defined(ISOTOKEN_WITH_amx)
+    {&KERNELS_amx, has_amx},
+#endif
 #if defined(ISOTOKEN_WITH_avx512_bf16)
     {&KERNELS_avx512_bf16, has_avx512_bf16},
 #endif

@@ -3,6 +3,9 @@
 #define ISOTOKEN_CPU_LINEAR_H
 
 #include "linear_panels.h"
+#if defined(__AMX_TILE__)
+#include "linear_amx.h"
+#endif
 
 namespace isotoken {
 namespace {
@@ -10,6 +13,21 @@ namespace linear {
 
 template <class Form> bool run_plain(const Linear &op, Range rows, Worker &worker) {
     return run_cut<Form>(op, rows, {nullptr, 1}, worker);
+}
+
+inline bool run_bf16(const Linear &op, Range rows, Worker &worker) {
+#if defined(__AMX_TILE__)
+    return run_plain<AmxBF16>(op, rows, worker);
+#else
+    return run_plain<PlainBF16>(op, rows, worker);
+#endif
+}
+
+inline bool run_i8(const Linear &op, Range rows, Worker &worker) {
+#if defined(__AMX_TILE__)
+    if (rows.end - rows.begin > STREAM_ROWS && fits_amx(op)) return run_plain<AmxI8>(op, rows, worker);
+#endif
+    return run_plain<PlainI8>(op, rows, worker);
 }
 
 /* Few rows unpack as they go, more of them unpack each panel once: the same sums either way. */
@@ -33,9 +51,9 @@ inline bool run_linear(const Linear &op, const Step &step, Worker &worker) {
     case FORM_F32:
         return linear::run_plain<linear::PlainF32>(op, rows, worker);
     case FORM_BF16:
-        return linear::run_plain<linear::PlainBF16>(op, rows, worker);
+        return linear::run_bf16(op, rows, worker);
     case FORM_I8:
-        return linear::run_plain<linear::PlainI8>(op, rows, worker);
+        return linear::run_i8(op, rows, worker);
     case FORM_I4_A8:
         return linear::run_fused<linear::FusedI4A8>(op, rows, worker);
     case FORM_I8_GROUPS:

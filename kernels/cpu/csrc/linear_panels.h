@@ -14,7 +14,7 @@ namespace isotoken {
 namespace {
 namespace linear {
 
-enum { BLOCK_BYTES = 384 << 10, NARROW_VECTORS = 2, MOST_SUMS = MOST_ROWS * PANEL };
+enum { BLOCK_BYTES = 384 << 10, BLOCK_ROWS = 64, NARROW_VECTORS = 2, MOST_SUMS = MOST_ROWS * PANEL };
 
 inline int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
@@ -55,7 +55,8 @@ struct Cut {
 inline Cut cut(const Linear &op, Range rows, Unpacking unpacking) {
     const int32_t inputs = divide_up(op.weights.inputs, 32) * 32;
     const int32_t count = rows.end - rows.begin;
-    const int32_t most = BLOCK_BYTES / (inputs * bytes_an_input(op.input.form)) + 1;
+    const int32_t fitting = BLOCK_BYTES / (inputs * bytes_an_input(op.input.form));
+    const int32_t most = fitting > BLOCK_ROWS ? fitting : BLOCK_ROWS;
     const int32_t blocks = divide_up(count, most);
     const int32_t steps = inputs / inputs_a_step(op.weights.form);
     return {op,    rows,

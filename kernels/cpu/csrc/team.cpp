@@ -16,8 +16,10 @@ using isotoken::Worker;
 
 namespace {
 
-/* Spins before a thread that waits in a barrier lets others run: where there are more threads than processors. */
-const int SPINS_BEFORE_YIELD = 1 << 14;
+/* A thread that waits in a barrier spins for as long as one that is late by chance may need, then lets others run, and
+ * sleeps: where other programs run too, it loses its share of a processor and no more. */
+const int64_t BARRIER_SPIN_NS = 25000;
+const int YIELDS = 4;
 const int SPINS_A_LOOK = 64; /* at the clock */
 
 inline void spin_once() {
@@ -53,21 +55,41 @@ void Worker::barrier() { team->barrier(thread); }
 
 void *Worker::scratch(size_t bytes) { return team->scratch[(size_t)thread].reserve(bytes); }
 
+template <class Done> void Team::wait(int64_t spin_ns, Done done) {
+    for (const int64_t end = now_ns() + spin_ns;;) {
+        for (int i = 0; i < SPINS_A_LOOK; i++) {
+            if (done()) return;
+            spin_once();
+        }
+        if (now_ns() >= end) break;
+    }
+    for (int i = 0; i < YIELDS; i++) {
+        std::this_thread::yield();
+        if (done()) return;
+    }
+    sleepers_.value.fetch_add(1);
+    {
+        std::unique_lock<std::mutex> lock(*mutex_);
+        changed_->wait(lock, done);
+    }
+    sleepers_.value.fetch_sub(1);
+}
+
 Team::Team(int32_t num_threads, const int32_t *cpus, int32_t spin_us)
     : scratch((size_t)num_threads), num_threads_(num_threads),
       cpus_(cpus ? std::vector<int32_t>(cpus, cpus + num_threads) : std::vector<int32_t>()),
       spin_ns_((int64_t)spin_us * 1000), arrivals_((size_t)num_threads), mutex_(new std::mutex),
-      job_given_(new std::condition_variable) {
+      changed_(new std::condition_variable) {
     start();
 }
 
 Team::~Team() {
     if (process_ != getpid()) {
-        forget_threads(); /* mutex_ and job_given_ may be locked for ever: they are left behind too */
+        forget_threads(); /* mutex_ and changed_ may be locked for ever: they are left behind too */
         return;
     }
     stop();
-    delete job_given_;
+    delete changed_;
     delete mutex_;
 }
 
@@ -102,7 +124,7 @@ void Team::run(Together work, void *argument) {
     if (process_ != getpid()) {
         forget_threads();
         mutex_ = new std::mutex;
-        job_given_ = new std::condition_variable;
+        changed_ = new std::condition_variable;
         sleepers_.value = 0;
         for (Counter &arrival : arrivals_) arrival.value = 0;
         start();
@@ -116,46 +138,34 @@ void Team::run(Together work, void *argument) {
 }
 
 void Team::give_job() {
-    jobs_.value.fetch_add(1); /* sequentially consistent, as sleepers_ is: one of the two sides sees the other */
-    if (!sleepers_.value.load()) return;
-    { std::lock_guard<std::mutex> lock(*mutex_); } /* whoever goes to sleep has either seen the job or waits already */
-    job_given_->notify_all();
+    jobs_.value.fetch_add(1);
+    wake();
 }
 
 void Team::serve(int32_t thread, uint64_t last) {
     pin(thread);
     Worker worker{thread, num_threads_, this};
     for (;; last++) {
-        wait_for_job(last);
+        wait(spin_ns_, [&] { return jobs_.value.load() != last; });
         if (!work_) return;
         work_(argument_, worker);
         barrier(thread);
     }
 }
 
-void Team::wait_for_job(uint64_t last) {
-    const int64_t end = now_ns() + spin_ns_;
-    do {
-        for (int i = 0; i < SPINS_A_LOOK; i++) {
-            if (jobs_.value.load(std::memory_order_acquire) != last) return;
-            spin_once();
-        }
-    } while (now_ns() < end);
-    sleepers_.value.fetch_add(1);
-    std::unique_lock<std::mutex> lock(*mutex_);
-    job_given_->wait(lock, [&] { return jobs_.value.load() != last; });
-    sleepers_.value.fetch_sub(1);
+/* What sleepers wait for was stored before, sequentially consistent as sleepers_ is: one of the two sides sees the other. */
+void Team::wake() {
+    if (!sleepers_.value.load()) return;
+    { std::lock_guard<std::mutex> lock(*mutex_); } /* whoever goes to sleep has either seen it or waits already */
+    changed_->notify_all();
 }
 
 void Team::barrier(int32_t thread) {
     const uint64_t come = arrivals_[(size_t)thread].value.load(std::memory_order_relaxed) + 1;
-    arrivals_[(size_t)thread].value.store(come, std::memory_order_release);
+    arrivals_[(size_t)thread].value.store(come);
+    wake();
     for (Counter &arrival : arrivals_)
-        for (int spins = 0; arrival.value.load(std::memory_order_acquire) < come; spins++)
-            if (spins < SPINS_BEFORE_YIELD)
-                spin_once();
-            else
-                std::this_thread::yield();
+        if (arrival.value.load() < come) wait(BARRIER_SPIN_NS, [&] { return arrival.value.load() >= come; });
 }
 
 void Team::pin(int32_t thread) const {

@@ -53,7 +53,8 @@ struct Team {
     void forget_threads();
     void give_job();
     void serve(int32_t thread, uint64_t last_job);
-    void wait_for_job(uint64_t last_job);
+    template <class Done> void wait(int64_t spin_ns, Done done);
+    void wake();
     void pin(int32_t thread) const;
 
     const int32_t num_threads_;
@@ -68,7 +69,7 @@ struct Team {
     Together work_ = nullptr;
     void *argument_ = nullptr;
     std::mutex *mutex_; /* on the heap: a fork may find it locked, and leaves it behind */
-    std::condition_variable *job_given_;
+    std::condition_variable *changed_;
 };
 
 #endif

@@ -13,7 +13,7 @@ from isotoken.kernels.cpu import program as p
 from isotoken.kernels.cpu.team import Team
 from isotoken.kernels.cpu.twins.cache import CacheView
 
-ISAS = ("avx512_bf16", "avx512", "avx2", "plain")
+ISAS = ("amx", "avx512_bf16", "avx512", "avx2", "plain")
 FORMS = (p.FORM_F32, p.FORM_BF16, p.FORM_I8, p.FORM_I8_SUMMED)
 CACHE_FORMS = (p.FORM_F32, p.FORM_BF16, p.FORM_I8)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

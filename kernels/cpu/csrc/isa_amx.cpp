@@ -1,0 +1,2 @@
+#define ISOTOKEN_ISA amx
+#include "isa_unit.h"
