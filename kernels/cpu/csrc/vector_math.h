@@ -49,10 +49,14 @@ inline float largest_lane(VecF x) {
 }
 
 inline int32_t sum_of_lanes(VecI x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_epi32((__m512i)x);
+#else
     int32_t sum = 0;
-    for (int i = 0; i < LANES; ++i)
+    for (int i = 0; i < LANES; i++)
         sum += x[i];
     return sum;
+#endif
 }
 
 const float EXP_LOWEST = -87.0f; /* below it exp(x) stays at exp(-87), about 1.6e-38 */
