@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from ...core.capabilities import Capabilities
 from ...core.checkpoint import Checkpoint
-from ...core.fast_sampler import FastSampler
 from ...core.interfaces import RunnerConfig
 from ...core.quantization import refuse_absent
 from ...core.types import Unsupported
@@ -25,6 +24,9 @@ from .rotations import Rotations
 from .runner import NativeRunner
 from .weights import PackedWeights
 from .weights_plan import Plan
+
+WORTH_KEEPING = 16 << 20
+"""Bytes of quantised weights below which packing them anew takes no time worth speaking of."""
 
 log = logging.getLogger("isotoken.native")
 
@@ -84,7 +86,7 @@ class NativeBackend:
                 verify_cost=VERIFY_COSTS[precision.weights],
             )
             log.info("backend native: %s kernels, %d threads", executor.isa, num_threads)
-            return NativeRunner(info, parts, logits, executor, FastSampler())
+            return NativeRunner(info, parts, logits, executor)
         except BaseException:
             executor.close()
             raise
@@ -106,7 +108,7 @@ def _load_weights(
 ) -> PackedWeights:
     weights = PackedWeights(checkpoint, plan)
     # Only a Checkpoint itself is known by its key: a subclass may hand out other weights than the files hold.
-    keep = options.pack_cache is not None and precision.quantization is not None and type(checkpoint) is Checkpoint
+    keep = precision.quantization is not None and plan.num_bytes >= WORTH_KEEPING and type(checkpoint) is Checkpoint
     cache = PackCache(options.pack_cache, checkpoint, plan) if keep and options.pack_cache else None
     found = weights.fill(checkpoint, executor, cache)
     if cache is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ...core.interfaces import Sampler
 from ...core.types import Unsupported
 from ...kernels.cpu import library
 from ...kernels.cpu.program import Operation, Step
 from .memory import Array
 from .options import Options
+from .sampler import NativeSampler
 
 Prepared = Callable[[Step], None]
 """A program, ready to be run for a step."""
@@ -43,6 +45,10 @@ class Executor(Protocol):
         """Pack rows of integers [n, inputs] int8, with their scales [n, groups], likewise."""
         ...
 
+    def sampler(self) -> Sampler:
+        """Return a sampler of the same threads."""
+        ...
+
     def close(self) -> None:
         """End the threads. Twice is harmless."""
         ...
@@ -69,11 +75,11 @@ class Library:
             raise Unsupported(f"backend native: {error}") from error
         except ValueError as error:
             raise ValueError(f"backend native: {error}") from error
+        self.isa = kernels.isa
         try:
             self._team = kernels.team(num_threads, cpus, options.spin_us)
         except OSError as error:
             raise ValueError(f"backend native: num_threads is {num_threads}: {error}") from error
-        self.isa = kernels.isa
 
     def prepare(self, operations: Sequence[Operation]) -> Prepared:
         """Lay out the array of pointers that every step hands over."""
@@ -97,6 +103,10 @@ class Library:
     ) -> None:
         """Pack with all threads."""
         self._team.pack_quantised(form, integers, float_scales, group, values, scales, sums)
+
+    def sampler(self) -> Sampler:
+        """Return the sampler in C++."""
+        return NativeSampler(self._team)
 
     def close(self) -> None:
         """End the threads."""

@@ -19,9 +19,9 @@ from .program import build_program
 class NativeRunner:
     """A model and its K/V memory in main memory, and the threads that compute it. Not thread-safe."""
 
-    def __init__(self, info: RunnerInfo, parts: Parts, logits: Arena, executor: Executor, sampler: Sampler) -> None:
+    def __init__(self, info: RunnerInfo, parts: Parts, logits: Arena, executor: Executor) -> None:
         self.info = info
-        self.sampler: Sampler | None = sampler
+        self.sampler: Sampler | None = executor.sampler()
         self._parts, self._executor, self._memory = parts, executor, logits
         self._logits: Float32 = logits.view(0, (info.max_num_logits, info.vocab_size), np.float32)
         self._step = Step()

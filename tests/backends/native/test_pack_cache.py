@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from isotoken.backends.native import pack_cache
+from isotoken.backends.native import backend, pack_cache
 from isotoken.backends.native.pack_cache import PackCache
 from isotoken.backends.native.precision import Precision
 from isotoken.backends.native.weights_plan import Plan
@@ -20,6 +20,11 @@ from .twin_executor import Twins
 
 Models = Callable[[str], Checkpoint]
 FORM = {"quantization": "w4a8"}
+
+
+@pytest.fixture(autouse=True)
+def everything_is_worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "WORTH_KEEPING", 0)
 
 
 @pytest.fixture
@@ -59,6 +64,12 @@ def test_a_second_start_packs_nothing_and_answers_the_same(models: Models, tmp_p
 
 def test_weights_that_are_not_quantised_are_not_kept(models: Models, tmp_path: Path) -> None:
     logits(models("llama"), tmp_path, quantization=None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_small_ones_are_not_either(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    logits(models("llama"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

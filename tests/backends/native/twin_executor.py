@@ -7,6 +7,7 @@ from typing import Any
 
 from isotoken.backends.native.executor import Prepared
 from isotoken.backends.native.options import Options
+from isotoken.core.fast_sampler import FastSampler
 from isotoken.kernels.cpu import program as kernels
 from isotoken.kernels.cpu import twins
 from isotoken.kernels.cpu.twins.pack import pack, pack_quantised
@@ -29,6 +30,9 @@ class Twins:
 
     def pack_quantised(self, *arguments: Any) -> None:
         pack_quantised(*arguments)
+
+    def sampler(self) -> FastSampler:
+        return FastSampler()
 
     def close(self) -> None:
         pass
