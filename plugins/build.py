@@ -60,7 +60,7 @@ class EngineConfig:
     sampler: str = "auto"  # the runner's own, else the host's
     drafter: str = "none"
     draft_model: str | None = None  # a folder; implies drafter "model"
-    num_draft_tokens: int = 4  # the most for one request in a step
+    num_draft_tokens: int = 7  # the most for one request in a step
     fixed_drafts: bool = False  # always as many, whether they pay or not
     verify_cost: float = 0.0  # of one more token in a step, in parts of a step of one token; 0: the backend's
     prefix_caching: bool = True

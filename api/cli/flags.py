@@ -111,7 +111,7 @@ class EngineFlags:
     ] = None
     num_draft_tokens: Annotated[
         int, flag(_SPECULATION, "Tokens guessed ahead in a step at most: as many as pay.", metavar="N", least=1)
-    ] = 4
+    ] = 7
     fixed_drafts: Annotated[
         bool, flag(_SPECULATION, "Guess that many always, whether they pay or not.", "--fixed-drafts")
     ] = False

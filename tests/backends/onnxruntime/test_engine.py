@@ -114,14 +114,14 @@ def test_the_paged_cache_serves_too(folder: Path, plain: Service) -> None:
 def test_drafts_change_steps_and_no_token(folder: Path, plain: Service, settings: dict[str, str]) -> None:
     if "draft_model" in settings:
         settings = {"draft_model": str(folder / settings["draft_model"])}
-    service = Service(folder / "llama", **settings)
+    service = Service(folder / "llama", **settings, fixed_drafts=True)
     assert service.run(PROMPTS) == plain.tokens
     if settings.get("draft_model", "").endswith("llama"):
         assert service.num_steps < plain.num_steps / 2, "a draft model that is the model is always right"
 
 
 def test_a_draft_runner_copies_prefixes_too(folder: Path) -> None:
-    service = Service(folder / "llama", draft_model=str(folder / "llama"))
+    service = Service(folder / "llama", draft_model=str(folder / "llama"), fixed_drafts=True)
     kv = service.built.engine._drafting._drafter._kv  # type: ignore[union-attr]
     found: list[int] = []
     match = kv.match_prefix
