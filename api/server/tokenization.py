@@ -33,11 +33,14 @@ async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str
         tokens = await run_text(
             lambda: text.encode(data.prompt, add_special_tokens=data.add_special_tokens), len(data.prompt)
         )
+    strings = None
+    if data.return_token_strs:
+        strings = await run_text(lambda: [text.token_text(token_id) for token_id in tokens], len(tokens))
     return {
         "count": len(tokens),
         "max_model_len": service.engine.info.max_model_len,
         "tokens": tokens,
-        "token_strs": [text.token_text(token_id) for token_id in tokens] if data.return_token_strs else None,
+        "token_strs": strings,
     }
 
 

@@ -38,7 +38,7 @@ class Truth:
     def long_prompt(self, num_tokens: int) -> str:
         """Return a text of about so many tokens, and not fewer."""
         repeated = len(self.ids(LONG_TEXT * 10)) / 10
-        return LONG_TEXT * (int(num_tokens / repeated) + 2)
+        return LONG_TEXT * (int(1.01 * num_tokens / repeated) + 1)
 
 
 def prompt(number: int | str) -> str:
