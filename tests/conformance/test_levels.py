@@ -106,7 +106,7 @@ def test_what_spec_md_says_of_weights_rounded_otherwise(
     subject, precision = subjects["llama"], Precision("float32", quantization)
     tokens = list(subject.sequences[0])
     trace = subject.oracle(quantization).trace(tokens)
-    monkeypatch.setattr("isotoken.conformance.quantized.BLOCK", 64)
+    monkeypatch.setattr("isotoken.core.rounded.BLOCK", 64)
     for weights in (subject.weights, quantized(subject.weights, quantization)):
         got = Oracle(subject.model, weights).trace(tokens).logits
         seen = certify([against_oracle(trace, got, precision.routing_bound)], precision.bound, within=precision.tie)
