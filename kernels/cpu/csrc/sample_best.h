@@ -20,38 +20,23 @@ inline int32_t id_of(Key key) { return (int32_t)(uint32_t)key; }
 
 inline float y_of(Key key) { return from_ordinal((int32_t)(~(uint32_t)(key >> 32) ^ 0x80000000u)); }
 
-/* Put heap[at] where it belongs: nobody below its parent, of `n` things of which the lowest, or highest, is first. */
-template <class Item, class Before> void sift_down(Item *heap, int64_t n, int64_t at, Before before) {
-    const Item item = heap[at];
+/* Put heap[at] below those that are larger. */
+inline void sift_down(Key *heap, int64_t n, int64_t at) {
+    const Key item = heap[at];
     for (int64_t child; (child = 2 * at + 1) < n; at = child) {
-        child += child + 1 < n && before(heap[child + 1], heap[child]);
-        if (!before(heap[child], item)) break;
+        child += child + 1 < n && heap[child + 1] > heap[child];
+        if (heap[child] <= item) break;
         heap[at] = heap[child];
     }
     heap[at] = item;
 }
 
-template <class Item, class Before> void make_heap(Item *heap, int64_t n, Before before) {
-    for (int64_t at = n / 2; at-- > 0;) sift_down(heap, n, at, before);
-}
-
-/* The k-th highest of `values` [n], 0 < k <= n; `heap` has room for k. */
-inline float kth_highest(const float *values, int n, int k, float *heap) {
-    auto lower = [](float a, float b) { return a < b; };
-    memcpy(heap, values, sizeof(float) * (size_t)k);
-    make_heap(heap, k, lower);
-    for (int i = k; i < n; i++)
-        if (values[i] > heap[0]) heap[0] = values[i], sift_down(heap, k, 0, lower);
-    return heap[0];
-}
-
 inline void sort_by_heap(Key *keys, int64_t n) {
-    auto later = [](Key a, Key b) { return a > b; };
-    make_heap(keys, n, later);
+    for (int64_t at = n / 2; at-- > 0;) sift_down(keys, n, at);
     while (n-- > 1) {
         const Key last = keys[0];
         keys[0] = keys[n], keys[n] = last;
-        sift_down(keys, n, 0, later);
+        sift_down(keys, n, 0);
     }
 }
 
@@ -80,15 +65,16 @@ inline void sort_keys(Key *keys, int64_t n) {
 }
 
 /* A logit that the best k tokens reach, and not many more. */
-inline float floor_of_best(const View &view, int k, float *spare) {
+inline float floor_of_best(const View &view, int k) {
     const Row &row = view.row;
     if (k >= row.size || !is_finite(view.best_y)) return -INFINITE;
-    if (k <= row.num_blocks / 8) /* as many blocks have their best there */
-        return view.reaching(view.y_of(kth_highest(view.maxima, row.num_blocks, k, spare)));
+    const bool by_blocks = k <= row.num_blocks / 2; /* where that many blocks have their best, so many tokens are */
     int64_t low = to_ordinal(-INFINITE), high = to_ordinal(view.best_x);
-    while (high - low > 1) { /* at least k tokens are above `low` */
+    while (high - low > 1) { /* at least k are above `low` */
         const int64_t middle = low + (high - low) / 2;
-        const int count = count_above(row, view.maxima, 0, row.num_blocks, from_ordinal((int32_t)middle));
+        const float x = from_ordinal((int32_t)middle);
+        const int count = by_blocks ? count_above(view.maxima, row.num_blocks, x)
+                                    : count_above(row, view.maxima, 0, row.num_blocks, x);
         if (count < k) high = middle;
         else low = middle;
         if (count >= k && count <= k + k / 4) break;
@@ -97,26 +83,29 @@ inline float floor_of_best(const View &view, int k, float *spare) {
 }
 
 /* Write the keys of at least the best k tokens, ids rising, and return how many. `keys` has room for all and, behind
- * them, for a sort; `spare` has num_blocks floats. */
-inline int64_t gather_best(const View &view, int k, Key *keys, float *spare) {
+ * them, for a sort. */
+inline int64_t gather_best(const View &view, int k, Key *keys) {
     const Row &row = view.row;
-    const float from = floor_of_best(view, k, spare);
+    const float from = floor_of_best(view, k);
     int64_t n = 0;
     for (int b = 0; b < row.num_blocks; b++) {
         if (view.maxima[b] < from) continue;
         const float *x = row.block(b);
-        const int start = b * BLOCK, count = smaller(row.size - start, BLOCK);
-        for (int i = 0; i < count; i++) {
-            keys[n] = key_of(view.y_of(x[i]), start + i);
-            n += !(x[i] < from); /* NaN counts, so that there are always enough */
+        const int start = b * BLOCK;
+        for (int i = 0; i < smaller(row.size - start, BLOCK); i += LANES) {
+            uint32_t bits = bits_of(~(load(x + i) < from)); /* NaN counts, so that there are always enough */
+            for (; bits; bits &= bits - 1) {
+                const int at = i + __builtin_ctz(bits);
+                if (start + at < row.size) keys[n++] = key_of(view.y_of(x[at]), start + at);
+            }
         }
     }
     return n;
 }
 
 /* What top-k keeps: the k best tokens, k below their number. */
-inline Bound bound_of_best(const View &view, int k, Key *keys, float *spare) {
-    sort_keys(keys, gather_best(view, k, keys, spare));
+inline Bound bound_of_best(const View &view, int k, Key *keys) {
+    sort_keys(keys, gather_best(view, k, keys));
     return view.ahead_of(y_of(keys[k - 1]), id_of(keys[k - 1]) + 1);
 }
 

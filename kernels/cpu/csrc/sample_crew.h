@@ -27,13 +27,13 @@ struct Crew {
 
 /* Scratch memory of one crew. */
 struct Workspace {
-    float *maxima, *weights, *spare; /* [num_blocks] */
-    double *sums;                    /* [num_chunks] */
-    Winner *winners;                 /* [members] */
-    int64_t *counts;                 /* [members] */
-    Bound *top;                      /* what top-k keeps */
-    float *edited;                   /* [vocab_size] */
-    Key *keys;                       /* [2 * vocab_size] */
+    float *maxima, *weights; /* [num_blocks] */
+    double *sums;            /* [num_chunks] */
+    Winner *winners;         /* [members] */
+    int64_t *counts;         /* [members] */
+    Bound *top;              /* what top-k keeps */
+    float *edited;           /* [vocab_size] */
+    Key *keys;               /* [2 * vocab_size] */
 
     /* Lay it out from an address on, or from 0 to see the size, which it returns. */
     int64_t lay_out(uintptr_t memory, int num_members, int vocab_size) {
@@ -43,7 +43,7 @@ struct Workspace {
             array = (decltype(+array))(memory + (uintptr_t)end);
             end = (end + count * (int64_t)sizeof *array + 63) / 64 * 64;
         };
-        place(maxima, blocks), place(weights, blocks), place(spare, blocks);
+        place(maxima, blocks), place(weights, blocks);
         place(sums, blocks / CHUNK_BLOCKS + 1);
         place(winners, num_members), place(counts, num_members), place(top, 1);
         place(edited, vocab_size), place(keys, 2 * (int64_t)vocab_size);

@@ -4,6 +4,8 @@
 
 #include "sample_row.h"
 
+#include <math.h>
+
 namespace isotoken {
 namespace {
 namespace sampling {
@@ -49,14 +51,16 @@ struct View {
     const float *maxima; /* [num_blocks] logits */
     float *weights;      /* [num_blocks] exp(y - best_y) of the maxima, within 1e-5 of it or below 1e-30 */
     float temperature, scale; /* scale: log2(e) / temperature */
+    double tolerance;         /* a sum of weights is within this part of the truth */
     float best_x, best_y;
     int32_t best; /* the first token of the order */
 
     View(const Row &of, const float *block_maxima, float *block_weights, float divisor, float best_logit)
         : row(of), maxima(block_maxima), weights(block_weights), temperature(divisor), best_x(best_logit) {
         scale = 1.44269504f / temperature;
-        if (!is_finite(scale)) scale = __FLT_MAX__;
         best_y = y_of(best_x);
+        tolerance = 4e-6 + 5e-7 * (fabs((double)best_y) + 40); /* y was rounded */
+        if (!is_finite(scale)) scale = __FLT_MAX__, tolerance = 2;
         best = 0;
         const float from = reaching(best_y);
         for (int b = 0; b < row.num_blocks; b++) {

@@ -44,7 +44,7 @@ __attribute__((noinline)) void find_maxima(const Row &row, int begin, int end, f
             none |= more != more;
             most = larger(more, most);
         }
-        maxima[b] = any(none) ? __builtin_nanf("") : largest(most);
+        maxima[b] = bits_of(none) ? __builtin_nanf("") : largest(most);
     }
 }
 
@@ -116,12 +116,17 @@ struct Edits {
 
   private:
     void forbid(int begin, int end, float *edited) const {
-        for (int start = begin; start < end; start += 32) {
+        int start = begin;
+        for (; start + 32 <= end; start += 32) {
             const uint32_t allowed = mask[start / 32];
             if (allowed == 0xFFFFFFFFu) continue;
-            const int count = smaller(end - start, 32);
-            for (int i = 0; i < count; i++) edited[start + i] = allowed >> i & 1 ? edited[start + i] : -INFINITE;
+            ISOTOKEN_UNROLL for (int i = 0; i < 32; i += LANES) {
+                const VecI bits = splat_int((int32_t)(allowed >> i)) >> counting(0);
+                store(edited + start + i, (bits & 1) != 0 ? load(edited + start + i) : splat(-INFINITE));
+            }
         }
+        for (int id = start; id < end; id++)
+            if (!(mask[id / 32] >> id % 32 & 1)) edited[id] = -INFINITE;
     }
 };
 

@@ -84,7 +84,7 @@ class RowSampler {
     }
 
     Bound top(const View &view, int32_t k) const {
-        if (crew.member == 0) *space.top = bound_of_best(view, k, space.keys, space.spare);
+        if (crew.member == 0) *space.top = bound_of_best(view, k, space.keys);
         crew.wait();
         return *space.top;
     }
@@ -113,7 +113,7 @@ class RowSampler {
     /* Whether the tokens ahead of one leave room for it in top_p of the probability of those kept. */
     bool in_nucleus(const View &view, const Bound &ahead, const Bound &kept, double total, double top_p) const {
         const double share = sum(view, ahead) / total;
-        if (fabs(share - top_p) > 4e-6 + 5e-7 * (fabs((double)view.best_y) + 40)) return share < top_p;
+        if (fabs(share - top_p) > view.tolerance) return share < top_p;
         return sum_exactly(view, ahead) / sum_exactly(view, kept) < top_p;
     }
 
@@ -138,7 +138,7 @@ class RowSampler {
     }
 
     void write_best(const View &view, int index, int k, double log_total) const {
-        sort_keys(space.keys, gather_best(view, k, space.keys, space.spare));
+        sort_keys(space.keys, gather_best(view, k, space.keys));
         int32_t *ids = args.top_ids + index * args.num_top;
         float *logprobs = args.top_logprobs + index * args.num_top;
         for (int i = 0; i < k; i++) {

@@ -59,17 +59,30 @@ inline double sum_exactly(const View &view, const Bound &bound) {
     return sum;
 }
 
+ISOTOKEN_INLINE int sum_of_counts(VecI counts) {
+    int sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += counts[lane];
+    return sum;
+}
+
+/* How many values are above x. */
+inline int count_above(const float *values, int n, float x) {
+    VecI counts = {};
+    int i = 0, rest = 0;
+    for (; i + LANES <= n; i += LANES) counts -= load(values + i) > x;
+    for (; i < n; i++) rest += values[i] > x;
+    return sum_of_counts(counts) + rest;
+}
+
 /* How many logits of blocks [begin, end) are above x. */
 __attribute__((noinline)) int count_above(const Row &row, const float *maxima, int begin, int end, float x) {
     VecI counts = {};
     for (int b = begin; b < end; b++) {
         if (!(maxima[b] > x)) continue;
         const float *values = row.block(b);
-        for (int i = 0; i < BLOCK; i += LANES) counts -= load(values + i) > x;
+        ISOTOKEN_UNROLL for (int i = 0; i < BLOCK; i += LANES) counts -= load(values + i) > x;
     }
-    int sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += counts[lane];
-    return sum;
+    return sum_of_counts(counts);
 }
 
 } // namespace sampling

@@ -34,29 +34,39 @@ ISOTOKEN_INLINE VecW counting_wide(uint64_t first) {
     return __builtin_convertvector(*(const HalfCount *)COUNTING, VecW) + first;
 }
 
+/* Lanes change places with those whose number differs in one bit. */
+ISOTOKEN_INLINE VecF swapped(VecF value, int32_t bit) {
+#if defined(__clang__)
+    VecF other = value;
+    for (int lane = 0; lane < LANES; lane++) other[lane] = value[lane ^ bit];
+    return other;
+#else
+    return __builtin_shuffle(value, counting(0) ^ bit);
+#endif
+}
+
 ISOTOKEN_INLINE float sum_of_lanes(VecF value) {
-    ISOTOKEN_UNROLL for (int step = LANES / 2; step; step /= 2)
-        value += __builtin_shuffle(value, counting(0) ^ step);
+    ISOTOKEN_UNROLL for (int bit = LANES / 2; bit; bit /= 2) value += swapped(value, bit);
     return value[0];
 }
 
 ISOTOKEN_INLINE float largest(VecF value) {
-    ISOTOKEN_UNROLL for (int step = LANES / 2; step; step /= 2)
-        value = larger(value, __builtin_shuffle(value, counting(0) ^ step));
+    ISOTOKEN_UNROLL for (int bit = LANES / 2; bit; bit /= 2) value = larger(value, swapped(value, bit));
     return value[0];
 }
 
-/* Whether any lane of a comparison's result is set. */
-ISOTOKEN_INLINE bool any(VecI flags) {
+/* A bit for each lane of a comparison's result. */
+ISOTOKEN_INLINE uint32_t bits_of(VecI flags) {
 #if defined(__AVX512BW__)
     return _mm512_test_epi32_mask((__m512i)flags, (__m512i)flags);
 #elif defined(__AVX2__)
-    return _mm256_movemask_epi8((__m256i)flags);
+    return (uint32_t)_mm256_movemask_ps((__m256)flags);
+#elif defined(__SSE2__)
+    return (uint32_t)_mm_movemask_ps((__m128)flags);
 #else
-    const VecW words = (VecW)flags;
-    uint64_t together = 0;
-    for (int lane = 0; lane < WIDE_LANES; lane++) together |= words[lane];
-    return together;
+    uint32_t bits = 0;
+    for (int lane = 0; lane < LANES; lane++) bits |= (uint32_t)(flags[lane] & 1) << lane;
+    return bits;
 #endif
 }
 
