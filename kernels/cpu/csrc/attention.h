@@ -2,6 +2,7 @@
 #ifndef ISOTOKEN_CPU_ATTENTION_H
 #define ISOTOKEN_CPU_ATTENTION_H
 
+#include "attention_amx.h"
 #include "attention_softmax.h"
 #include "attention_work.h"
 
@@ -112,6 +113,7 @@ inline void end_row(const Attention &op, const Step &step, const Tile &tile, int
 template <class Form>
 void run_tile(const Attention &op, const Step &step, const Tile &tile, const Tile *after, TileScratch &scratch) {
     const int dim = padded_dim(op.cache), end = seen_by_tile(op, step, tile).end, seq_len = step.seq_lens[tile.request];
+    TileKernels<Form>::begin(scratch, tile.rows);
     for (int row = 0; row < tile.rows; row++)
         begin_row<Form>(op, step, tile, row, scratch);
     for (bool more = true; more;) {
@@ -131,10 +133,10 @@ void run_tile(const Attention &op, const Step &step, const Tile &tile, const Til
             const char *&last = chunk.values[chunk.num_pieces - 1];
             last = finite_values(scratch, op.cache, last, seq_len % TOKENS_A_BLOCK);
         }
-        score_rows<Form>(tile.rows, scratch, chunk, fetched, dim / Form::DIMS_A_WORD);
+        TileKernels<Form>::score(tile.rows, scratch, chunk, fetched, dim);
         for (int row = 0; row < tile.rows; row++)
             soften_row<Form>(scratch, chunk, row, op.cap, dim);
-        weigh_rows<Form>(tile.rows, scratch, chunk, fetched, dim);
+        TileKernels<Form>::weigh(tile.rows, scratch, chunk, fetched, dim);
         scratch.at_hand = 1 - scratch.at_hand;
     }
     for (int row = 0; row < tile.rows; row++)
@@ -145,12 +147,12 @@ template <class Form> bool run_tiles(const Attention &op, const Step &step, Work
     TileScratch *scratch = (TileScratch *)worker.scratch(sizeof(TileScratch));
     if (!scratch)
         return false;
-    TileWalk walk(op, step, worker);
+    TileWalk walk(op, step, TileKernels<Form>::ROWS, worker);
     Tile tile, after;
     bool more = walk.next(tile);
     if (more) {
         const Range seen = seen_by_tile(op, step, tile);
-        scratch->at_hand = 0;
+        scratch->at_hand = scratch->matrix_rows = 0;
         find_chunk(op, step, tile, seen.begin, seen.end, scratch->chunks[0]);
     }
     while (more) {
@@ -158,6 +160,7 @@ template <class Form> bool run_tiles(const Attention &op, const Step &step, Work
         run_tile<Form>(op, step, tile, more ? &after : nullptr, *scratch);
         tile = after;
     }
+    TileKernels<Form>::end();
     return true;
 }
 

@@ -1,4 +1,4 @@
-/* A tile of attention: up to TILE_ROWS rows, each one query of one head, that look at the same keys and values.
+/* A tile of attention: some rows, each one query of one head, that look at the same keys and values.
  *
  * A row's arithmetic is its own. Its scores are one chain of sums over the head's dimensions for each position, its
  * outputs one chain over the positions for each dimension, in rising order. Positions are taken in chunks with fixed
@@ -14,7 +14,13 @@ namespace isotoken {
 namespace {
 
 enum {
-    TILE_ROWS = VECTOR_REGISTERS >= 32 ? 8 : 4,
+    VECTOR_ROWS = VECTOR_REGISTERS >= 32 ? 8 : 4, /* of a tile, where vectors do the work */
+    MATRIX_ROWS = 16,                             /* where a matrix unit does */
+#if defined(__AMX_TILE__)
+    MOST_ROWS = MATRIX_ROWS,
+#else
+    MOST_ROWS = VECTOR_ROWS,
+#endif
     CHUNK = 512, /* positions */
     CHUNK_PIECES = CHUNK / TOKENS_A_BLOCK,
     COLUMNS_A_PIECE = TOKENS_A_BLOCK / LANES, /* a column: LANES tokens of a piece of keys */
@@ -44,14 +50,15 @@ struct RowState {
 };
 
 struct TileScratch {
-    alignas(64) int32_t queries[TILE_ROWS][HEAD_STRIDE]; /* words */
-    alignas(64) float scores[TILE_ROWS][SCORES_STRIDE];
-    alignas(64) int32_t weights[TILE_ROWS][SCORES_STRIDE]; /* float, or bfloat16 in the first half of a row */
-    alignas(64) float outputs[TILE_ROWS][HEAD_STRIDE];     /* sum of exp(score - largest) * value */
+    alignas(64) int32_t queries[MOST_ROWS][HEAD_STRIDE]; /* words */
+    alignas(64) float scores[MOST_ROWS][SCORES_STRIDE];
+    alignas(64) int32_t weights[MOST_ROWS][SCORES_STRIDE]; /* float, or bfloat16 in the first half of a row */
+    alignas(64) float outputs[MOST_ROWS][HEAD_STRIDE];     /* sum of exp(score - largest) * value */
     alignas(64) char last_values[TOKENS_A_BLOCK * MAX_HEAD_DIM * 4];
-    RowState rows[TILE_ROWS];
+    RowState rows[MOST_ROWS];
     Chunk chunks[2]; /* one is at hand, the other comes next */
     int at_hand;
+    int matrix_rows; /* that the matrix unit is set to */
 };
 
 /* Columns that are worth taking at once: enough sums side by side to hide an instruction's latency. */
@@ -141,22 +148,34 @@ void weigh_chunk(TileScratch &tile, const Chunk &chunk, const Chunk &next, int d
         weigh_columns<Form, ROWS, 1>(tile, chunk, next, dim, first);
 }
 
-/* The same for a number of rows known only now. */
-template <class Form, int ROWS = TILE_ROWS>
-inline void score_rows(int rows, TileScratch &tile, const Chunk &chunk, const Chunk &next, int num_words) {
+/* The same for a number of rows known only now. A form with a matrix unit has its own. */
+template <class Form, int ROWS>
+inline void score_up_to(int rows, TileScratch &tile, const Chunk &chunk, const Chunk &next, int num_words) {
     if constexpr (ROWS > 1)
         if (rows < ROWS)
-            return score_rows<Form, ROWS - 1>(rows, tile, chunk, next, num_words);
+            return score_up_to<Form, ROWS - 1>(rows, tile, chunk, next, num_words);
     score_chunk<Form, ROWS>(tile, chunk, next, num_words);
 }
 
-template <class Form, int ROWS = TILE_ROWS>
-inline void weigh_rows(int rows, TileScratch &tile, const Chunk &chunk, const Chunk &next, int dim) {
+template <class Form, int ROWS>
+inline void weigh_up_to(int rows, TileScratch &tile, const Chunk &chunk, const Chunk &next, int dim) {
     if constexpr (ROWS > 1)
         if (rows < ROWS)
-            return weigh_rows<Form, ROWS - 1>(rows, tile, chunk, next, dim);
+            return weigh_up_to<Form, ROWS - 1>(rows, tile, chunk, next, dim);
     weigh_chunk<Form, ROWS>(tile, chunk, next, dim);
 }
+
+template <class Form> struct TileKernels {
+    enum { ROWS = VECTOR_ROWS };
+    static void begin(TileScratch &, int) {}
+    static void end() {}
+    static void score(int rows, TileScratch &tile, const Chunk &chunk, const Chunk &next, int dim) {
+        score_up_to<Form, ROWS>(rows, tile, chunk, next, dim / Form::DIMS_A_WORD);
+    }
+    static void weigh(int rows, TileScratch &tile, const Chunk &chunk, const Chunk &next, int dim) {
+        weigh_up_to<Form, ROWS>(rows, tile, chunk, next, dim);
+    }
+};
 
 } // namespace
 } // namespace isotoken

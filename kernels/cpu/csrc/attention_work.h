@@ -41,13 +41,13 @@ inline Range seen_by_tile(const Attention &op, const Step &step, const Tile &til
             seen_by(op, step, token_of(op, step, tile, tile.rows - 1)).end};
 }
 
-/* Go to the tile after `tile`, or to the first from {0, 0, 0, 0}. False where there is none. */
-inline bool advance(const Attention &op, const Step &step, Tile &tile) {
+/* Go to the tile after `tile`, of tile_rows rows at most, or to the first from {}. False where there is none. */
+inline bool advance(const Attention &op, const Step &step, int tile_rows, Tile &tile) {
     tile.first += tile.rows;
     while (tile.request < step.num_requests) {
         const int num_rows = rows_of(op, step, tile.request);
         if (tile.first < num_rows) {
-            tile.rows = num_rows - tile.first < TILE_ROWS ? num_rows - tile.first : TILE_ROWS;
+            tile.rows = num_rows - tile.first < tile_rows ? num_rows - tile.first : tile_rows;
             return true;
         }
         tile.first = tile.rows = 0;
@@ -68,9 +68,10 @@ inline int64_t cost_of(const Attention &op, const Step &step, const Tile &tile) 
 /* The tiles that one thread does: a run of them, of as much work as every other thread's. */
 class TileWalk {
   public:
-    TileWalk(const Attention &op, const Step &step, const Worker &worker) : op_(op), step_(step) {
+    TileWalk(const Attention &op, const Step &step, int tile_rows, const Worker &worker)
+        : op_(op), step_(step), tile_rows_(tile_rows) {
         int64_t total = 0;
-        for (Tile tile = {}; advance(op, step, tile);)
+        for (Tile tile = {}; advance(op, step, tile_rows, tile);)
             total += cost_of(op, step, tile);
         begin_ = total * worker.thread / worker.num_threads;
         end_ = total * (worker.thread + 1) / worker.num_threads;
@@ -78,7 +79,7 @@ class TileWalk {
 
     /* The next tile of this thread's. False where there is none. */
     bool next(Tile &tile) {
-        while (advance(op_, step_, here_)) {
+        while (advance(op_, step_, tile_rows_, here_)) {
             const int64_t start = done_;
             done_ += cost_of(op_, step_, here_);
             if (start >= end_)
@@ -94,6 +95,7 @@ class TileWalk {
   private:
     const Attention &op_;
     const Step &step_;
+    const int tile_rows_;
     Tile here_ = {};
     int64_t begin_, end_, done_ = 0;
 };
