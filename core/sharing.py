@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .fold import is_scoring
-from .types import Request, Scheduled
+from .types import FinishReason, Request, Scheduled
 
 MIN_SHARED = 64
 """Tokens that a step of waiting must save."""
@@ -18,14 +18,15 @@ class PrefixWait:
 
     Requests that arrive together and share a long prefix, as the choices of one prompt do, would all compute it. Nobody
     waits for a request that comes after it, so each waits for no longer than those ahead of it compute. Stops saying so
-    when a request that waited found nothing, for then this cache may share nothing, until one finds something.
+    when a request that waited found nothing of what had been computed, for then this cache may share nothing, until one
+    finds something.
     """
 
     def __init__(self, block_size: int, max_model_len: int) -> None:
         whole_rows = block_size >= max_model_len  # such a cache shares any number of tokens
         self._least = MIN_SHARED if whole_rows else max(MIN_SHARED, block_size)
         self._pays = True
-        self._waited: Request | None = None  # the first that waited, until it is admitted
+        self._waited: tuple[Request, Request] | None = None  # the first that waited, until it is admitted, and for whom
 
     def is_better(self, request: Request, plan: Sequence[Scheduled]) -> bool:
         """Whether the step planned so far computes enough of what `request` begins with."""
@@ -39,19 +40,25 @@ class PrefixWait:
                 continue
             shared = common_prefix(other.token_ids, request.token_ids, len(request.token_ids) - 1)
             if min(share.start + share.num_tokens, shared) - share.start >= self._least:
-                if self._waited is None or self._waited.finish_reason is not None:
-                    self._waited = request
+                if self._waited is None or self._waited[0] is request or self._waited[0].finish_reason is not None:
+                    self._waited = request, other
                 return True
         return False
 
     def note_admitted(self, request: Request, num_hits: int) -> None:
         """Take note of what the cache held for a request that is admitted now."""
+        waited_for = self._waited[1] if self._waited is not None and self._waited[0] is request else None
         if num_hits:
             self._pays = True
-        elif request is self._waited:
+        elif waited_for is not None and _has_computed(waited_for):
             self._pays = False
-        if request is self._waited:
+        if waited_for is not None:
             self._waited = None
+
+
+def _has_computed(request: Request) -> bool:
+    """Whether it got to where the cache could share; it did not if it left or was preempted before."""
+    return request.num_computed_tokens > 0 or request.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int], most: int) -> int:
