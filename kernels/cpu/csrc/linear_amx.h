@@ -1,148 +1,56 @@
-/* Tiles in the matrix unit of AMX: 16 rows of activations times 16 outputs times 64 bytes of inputs at once.
- *
- * Panels lie as this unit wants them. A sum of bfloat16 adds up 32 inputs at a time, in an order of the unit's own, so
- * every number of rows runs here. Integers are exact, so few rows of them may run anywhere.
- */
+/* A linear layer in the matrix unit of AMX: which tiles of rows go together, and what is fetched meanwhile. */
 #ifndef ISOTOKEN_CPU_LINEAR_AMX_H
 #define ISOTOKEN_CPU_LINEAR_AMX_H
 
-#include "linear_panels.h"
+#include "linear_amx_sums.h"
 
 namespace isotoken {
 namespace {
 namespace linear {
 
-enum {
-    AMX_ROWS = 16,
-    AMX_BYTES = 64,                           /* of a row of a tile: inputs of activations, outputs of weights */
-    CHUNK_STEPS = 16,                         /* of a panel, that a tile of weights holds */
-    CHUNK_BYTES = CHUNK_STEPS * STEP_BYTES,   /* two tiles of weights lie side by side */
-    AMX_LINES = CHUNK_BYTES / 64,
-    MOST_PARTS = 4
-};
+enum { MOST_PARTS = 4 }; /* of the next panel, which as many pairs of tiles fetch */
 
-/* Sums of two tiles of rows times the two halves of a panel are in tiles 0 to 3, activations in 4 and 5, weights in 6
- * and 7. */
-struct AmxBF16 {
-    ISOTOKEN_INLINE void multiply_first() {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-    }
-    ISOTOKEN_INLINE void multiply_second() {
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    ISOTOKEN_INLINE VecF sum(VecI bits, const int32_t *) { return (VecF)bits; }
-};
-
-struct AmxI8 {
-    ISOTOKEN_INLINE void multiply_first() {
-        _tile_dpbusd(0, 4, 6);
-        _tile_dpbusd(1, 4, 7);
-    }
-    ISOTOKEN_INLINE void multiply_second() {
-        _tile_dpbusd(2, 5, 6);
-        _tile_dpbusd(3, 5, 7);
-    }
-    ISOTOKEN_INLINE VecF sum(VecI bits, const int32_t *start) { return to_float(bits + load_int(start)); }
-};
-
-/* How many rows the tiles have; the unit reads it as it lies here. */
-struct AmxShape {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
-inline void use_amx_rows(int32_t rows) {
-    AmxShape shape = {};
-    shape.palette = 1;
-    for (int tile = 0; tile < 8; tile++) {
-        shape.row_bytes[tile] = AMX_BYTES;
-        shape.rows[tile] = (uint8_t)(tile < 6 ? rows : CHUNK_STEPS);
-    }
-    _tile_loadconfig(&shape);
-}
-
-/* One or two tiles of rows times a panel. */
-struct AmxJob {
-    const char *activations[2]; /* of the first row of each */
-    int64_t row_bytes;
-    const char *weights;
-    int32_t chunks;
-    const char *ahead; /* some lines of it are fetched in each chunk */
-    int32_t lines_ahead;
-};
-
-template <class Form, bool BOTH> __attribute__((noinline)) void run_amx(const AmxJob &job) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    const char *weights = job.weights, *ahead = job.ahead;
-    for (int32_t chunk = 0; chunk < job.chunks; chunk++) {
-        for (int32_t line = 0; line < job.lines_ahead; line++, ahead += 64) prefetch_far(ahead);
-        _tile_loadd(6, weights, STEP_BYTES);
-        _tile_loadd(4, job.activations[0] + chunk * AMX_BYTES, job.row_bytes);
-        _tile_loadd(7, weights + AMX_BYTES, STEP_BYTES);
-        Form::multiply_first();
-        if (BOTH) {
-            _tile_loadd(5, job.activations[1] + chunk * AMX_BYTES, job.row_bytes);
-            Form::multiply_second();
-        }
-        weights += CHUNK_BYTES;
-    }
-}
-
-/* Take the sums of a tile of rows out of the unit and finish those from `first` on. */
-template <class Form> void finish_amx(const Cut &cut, int32_t row, int32_t first, int32_t end, int32_t panel, bool second) {
-    alignas(64) int32_t bits[AMX_ROWS][PANEL];
-    alignas(64) float sums[PANEL];
-    if (second) {
-        _tile_stored(2, bits[0], sizeof bits[0]);
-        _tile_stored(3, bits[0] + AMX_ROWS, sizeof bits[0]);
-    } else {
-        _tile_stored(0, bits[0], sizeof bits[0]);
-        _tile_stored(1, bits[0] + AMX_ROWS, sizeof bits[0]);
-    }
-    const int32_t *start = cut.op.weights.sums + panel * PANEL; /* of integers */
-    for (int32_t r = first; r < end; r++) {
-        for (int v = 0; v < PANEL_VECTORS; v++)
-            store(sums + v * LANES, Form::sum(load_int(bits[r - row] + v * LANES), start + v * LANES));
-        finish_row(cut.op, r, panel, sums);
-    }
+template <class Form, bool BOTH>
+void run_amx(const Cut &cut, const AmxJob &job, int32_t first, int32_t height, int32_t panel) {
+    if constexpr (Form::GROUPED)
+        run_amx_groups<Form, BOTH>(cut, job, first, height, panel);
+    else
+        run_amx_whole<Form, BOTH>(cut, job, first, height, panel);
 }
 
 /* All rows of a block times a panel, while the next one is fetched. The last tile of rows ends where the block does:
- * of those that the one before has done too, nothing is kept. */
+ * what it does once more is not kept. */
 template <class Form> void run_amx_panel(const Cut &cut, Range rows, int32_t panel, const char *next) {
     const int32_t count = rows.end - rows.begin, height = count < AMX_ROWS ? count : AMX_ROWS;
-    const int32_t tiles = divide_up(count, height), pairs = divide_up(tiles, 2), parts = pairs < MOST_PARTS ? pairs : MOST_PARTS;
+    const int32_t tiles = divide_up(count, height), pairs = divide_up(tiles, 2);
+    const int32_t parts = pairs < MOST_PARTS ? pairs : MOST_PARTS;
     AmxJob job = {};
     job.row_bytes = (int64_t)cut.op.input.ld * bytes_an_input(cut.op.input.form);
-    job.weights = cut.packed(panel);
-    job.chunks = cut.steps / CHUNK_STEPS;
+    job.weights = cut.unpacked ? cut.unpacked : cut.packed(panel);
+    job.chunks = cut.steps * cut.unpacking.words / Form::CHUNK_STEPS;
+    const int32_t lines = (int32_t)(cut.panel_bytes / 64 / job.chunks); /* of packed weights, a chunk */
     for (int32_t pair = 0; pair < pairs; pair++) {
-        int32_t starts[2];
-        for (int i = 0; i < 2; i++) {
-            const int32_t start = rows.begin + (pair * 2 + i) * height;
-            starts[i] = start < rows.end - height ? start : rows.end - height;
-            job.activations[i] = (const char *)cut.op.input.values + starts[i] * job.row_bytes;
-        }
-        job.lines_ahead = pair < parts ? AMX_LINES / parts : 0;
-        job.ahead = next + (int64_t)pair * job.chunks * job.lines_ahead * 64;
-        const bool both = pair * 2 + 1 < tiles;
-        both ? run_amx<Form, true>(job) : run_amx<Form, false>(job);
         const int32_t first = rows.begin + pair * 2 * height;
-        finish_amx<Form>(cut, starts[0], first, starts[0] + height, panel, false);
-        if (both) finish_amx<Form>(cut, starts[1], first + height, starts[1] + height, panel, true);
+        for (int i = 0; i < 2; i++) {
+            const int32_t row = first + i * height;
+            job.rows[i] = row < rows.end - height ? row : rows.end - height;
+            job.activations[i] = (const char *)cut.op.input.values + job.rows[i] * job.row_bytes;
+        }
+        job.lines_ahead = pair < parts ? lines / parts : 0;
+        job.ahead = next + (int64_t)pair * job.chunks * job.lines_ahead * 64;
+        if (pair * 2 + 1 < tiles)
+            run_amx<Form, true>(cut, job, first, height, panel);
+        else
+            run_amx<Form, false>(cut, job, first, height, panel);
     }
 }
 
 template <class Form> void run_amx_block(const Cut &cut, Range rows, Range panels) {
-    use_amx_rows(rows.end - rows.begin < AMX_ROWS ? rows.end - rows.begin : AMX_ROWS);
-    for (int32_t panel = panels.begin; panel < panels.end; panel++)
+    use_amx_rows<Form>(rows.end - rows.begin < AMX_ROWS ? rows.end - rows.begin : AMX_ROWS);
+    for (int32_t panel = panels.begin; panel < panels.end; panel++) {
+        if (cut.unpacked) cut.unpacking.panel(cut.packed(panel), cut.steps, cut.unpacked);
         run_amx_panel<Form>(cut, rows, panel, cut.packed(panel + 1 < panels.end ? panel + 1 : panel));
+    }
     _tile_release();
 }
 
@@ -152,6 +60,14 @@ template <> inline void run_block<AmxBF16>(const Cut &cut, Range rows, Range pan
 
 template <> inline void run_block<AmxI8>(const Cut &cut, Range rows, Range panels) {
     run_amx_block<AmxI8>(cut, rows, panels);
+}
+
+template <> inline void run_block<AmxGroupsBF16>(const Cut &cut, Range rows, Range panels) {
+    run_amx_block<AmxGroupsBF16>(cut, rows, panels);
+}
+
+template <> inline void run_block<AmxGroupsU4>(const Cut &cut, Range rows, Range panels) {
+    run_amx_block<AmxGroupsU4>(cut, rows, panels);
 }
 
 /* Whether the inputs fill tiles to the end. */

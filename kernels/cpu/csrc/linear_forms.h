@@ -18,9 +18,10 @@ template <int COUNT, class Accumulator> struct Words {
     enum { WORDS = COUNT };
 };
 
-/* Whether a form's sums are multiplied by a scale at the end of each group of inputs. */
-template <bool IN_GROUPS> struct Grouped {
-    enum { GROUPED = IN_GROUPS };
+/* Whether a form's sums are multiplied by a scale at the end of each group of inputs; and the steps whose sums are added
+ * up before they are added to the rest of the group, 0 for all of them. */
+template <bool IN_GROUPS, int STEPS = 0> struct Grouped {
+    enum { GROUPED = IN_GROUPS, SUM_STEPS = STEPS };
 };
 
 struct DotF32 : Words<1, VecF> {
@@ -30,6 +31,31 @@ struct DotF32 : Words<1, VecF> {
 struct DotBF16 : Words<1, VecF> {
     ISOTOKEN_INLINE VecF dot(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
 };
+
+/* Sums of the even and of the odd inputs apart, as AMX has them: added up after each 32 inputs. */
+struct EvenOdd {
+    VecF even, odd;
+};
+
+#if defined(__AMX_TILE__)
+struct AmxGroupsBF16;
+struct AmxGroupsU4;
+typedef EvenOdd PairSum;
+enum { PAIR_SUM_INPUTS = 32 };
+typedef AmxGroupsBF16 UnpackedPairs;
+typedef AmxGroupsU4 UnpackedU4;
+ISOTOKEN_INLINE EvenOdd dot_pairs(EvenOdd acc, VecI a, VecI b) {
+    return {fma(low_bf16(a), low_bf16(b), acc.even), fma(high_bf16(a), high_bf16(b), acc.odd)};
+}
+#else
+struct GroupsBF16;
+struct GroupsU4;
+typedef VecF PairSum;
+enum { PAIR_SUM_INPUTS = 0 };
+typedef GroupsBF16 UnpackedPairs;
+typedef GroupsU4 UnpackedU4;
+ISOTOKEN_INLINE VecF dot_pairs(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
+#endif
 
 struct PlainF32 : DotF32, Grouped<false> {};
 struct PlainBF16 : DotBF16, Grouped<false> {};
@@ -48,7 +74,7 @@ struct GroupsU4 : Words<1, VecI>, Grouped<true> {
 
 /* Two of them to a byte. */
 struct FusedI4A8 : Words<2, VecI>, Grouped<true> {
-    typedef GroupsU4 Unpacked;
+    typedef UnpackedU4 Unpacked;
     ISOTOKEN_INLINE VecI dot(VecI acc, VecI a, VecI b) { return dot_u8s8(acc, b, a); }
     ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
         words[0] = packed & 0x0f0f0f0f;
@@ -57,9 +83,9 @@ struct FusedI4A8 : Words<2, VecI>, Grouped<true> {
 };
 
 /* Weights of 8 bits for activations in bfloat16, which holds each of them exactly. */
-struct FusedI8 : Words<2, VecF>, Grouped<true> {
-    typedef GroupsBF16 Unpacked;
-    ISOTOKEN_INLINE VecF dot(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
+struct FusedI8 : Words<2, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 4> {
+    typedef UnpackedPairs Unpacked;
+    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, b); }
     ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
         words[0] = pair_bf16(to_float(packed << 24 >> 24), to_float(packed << 16 >> 24));
         words[1] = pair_bf16(to_float(packed << 8 >> 24), to_float(packed >> 24));
@@ -67,9 +93,9 @@ struct FusedI8 : Words<2, VecF>, Grouped<true> {
 };
 
 /* Weights of 4 bits for activations in bfloat16: even inputs in the low 16 bits of a word, odd ones in the high. */
-struct FusedI4 : Words<4, VecF>, Grouped<true> {
-    typedef GroupsBF16 Unpacked;
-    ISOTOKEN_INLINE VecF dot(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
+struct FusedI4 : Words<4, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 8> {
+    typedef UnpackedPairs Unpacked;
+    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, b); }
     ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
         ISOTOKEN_UNROLL for (int i = 0; i < 4; i++) words[i] = pair((VecI)((VecU)packed >> (4 * i)));
     }

@@ -56,6 +56,8 @@ struct Tile {
 
 ISOTOKEN_INLINE VecF as_float(VecF sum) { return sum; }
 ISOTOKEN_INLINE VecF as_float(VecI sum) { return to_float(sum); }
+ISOTOKEN_INLINE VecF as_float(EvenOdd sum) { return sum.even + sum.odd; }
+ISOTOKEN_INLINE void begin_with(EvenOdd &acc, int32_t) { acc = EvenOdd{}; }
 ISOTOKEN_INLINE void begin_with(VecI &acc, int32_t start) { acc = splat_int(start); }
 ISOTOKEN_INLINE void begin_with(VecF &acc, int32_t) { acc = VecF{}; }
 
@@ -124,25 +126,42 @@ ISOTOKEN_INLINE void multiply_steps(typename Form::Acc (&acc)[ROWS][VECTORS], co
     }
 }
 
+/* A group's sums, not yet scaled. */
+template <class Form, int ROWS, int VECTORS>
+ISOTOKEN_INLINE void sum_group(VecF (&sums)[ROWS][VECTORS], const Tile &tile, const RowPointers &rows, int32_t group,
+                               const char *&ahead) {
+    const int32_t first = group * tile.steps_a_group, left = tile.steps - first;
+    const int32_t last = first + (left < tile.steps_a_group ? left : tile.steps_a_group);
+    const int32_t steps = Form::SUM_STEPS > 0 ? (int32_t)Form::SUM_STEPS : last - first;
+    for (int32_t begin = first; begin < last; begin += steps) {
+        typename Form::Acc acc[ROWS][VECTORS];
+        ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++) {
+            const int32_t start = tile.sums ? tile.sums[row * (int64_t)tile.ld_sums + group] : 0;
+            ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) begin_with(acc[row][v], start);
+        }
+        multiply_steps<Form>(acc, tile, rows, begin, begin + steps, ahead);
+        ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
+            ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) {
+                const VecF sum = as_float(acc[row][v]);
+                sums[row][v] = begin == first ? sum : sums[row][v] + sum;
+            }
+    }
+}
+
 template <class Form, int ROWS, int VECTORS>
 ISOTOKEN_INLINE void multiply_groups(VecF (&total)[ROWS][VECTORS], const Tile &tile) {
     const RowPointers rows = RowPointers::at(tile);
     const char *ahead = tile.ahead;
     ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
         ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) total[row][v] = VecF{};
-    for (int32_t group = 0, begin = 0; begin < tile.steps; group++, begin += tile.steps_a_group) {
-        const int32_t end = begin + tile.steps_a_group < tile.steps ? begin + tile.steps_a_group : tile.steps;
-        typename Form::Acc acc[ROWS][VECTORS];
-        ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++) {
-            const int32_t start = tile.sums ? tile.sums[row * (int64_t)tile.ld_sums + group] : 0;
-            ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) begin_with(acc[row][v], start);
-        }
-        multiply_steps<Form>(acc, tile, rows, begin, end, ahead);
+    for (int32_t group = 0; group * tile.steps_a_group < tile.steps; group++) {
+        VecF sums[ROWS][VECTORS];
+        sum_group<Form>(sums, tile, rows, group, ahead);
         ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) {
             const int64_t column = v / VECTORS_A_PANEL * tile.panel_scales + v % VECTORS_A_PANEL * LANES;
             const VecF scale = load_f16(tile.scales + (int64_t)group * PANEL + column);
             ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
-                total[row][v] = fma(as_float(acc[row][v]), scale, total[row][v]);
+                total[row][v] = fma(sums[row][v], scale, total[row][v]);
         }
     }
 }
