@@ -10,7 +10,7 @@ from .cases import Case
 from .draw import draw, processed
 from .models import MODELS, weights
 from .oracle import Oracle, Trace
-from .quantized import quantized
+from .quantized import make_oracle
 from .targets import Precision
 
 
@@ -41,9 +41,7 @@ class Tally:
 @lru_cache
 def oracle_of(model: str, quantization: str | None = None) -> Oracle:
     """The oracle of one of the suite's models, with the weights that quantisation leaves it."""
-    tiny = MODELS[model]
-    made = weights(tiny)
-    return Oracle(tiny, made if quantization is None else quantized(made, quantization))
+    return make_oracle(MODELS[model], weights(MODELS[model]), quantization)
 
 
 @lru_cache(maxsize=4000)

@@ -190,7 +190,8 @@ class Lab:
     def same_tokens(self, model: str, case: Case, tokens: list[int]) -> None:
         """Where batch_invariant is declared, a request gives the same tokens in every test, near-ties included."""
         if self.can.batch_invariant:
-            name, before = self._said.setdefault(f"{model} {case.prompt} {case.params}", (case.name, tokens))
+            request = f"{model} {case.prompt} {case.params} {case.done}"
+            name, before = self._said.setdefault(request, (case.name, tokens))
             assert tokens == before, f"{case.name}: {tokens}, but {name} had {before}; batch_invariant is declared"
 
     def explain(self, model: str) -> Callable[[list[int]], str]:

@@ -18,7 +18,7 @@ from ..plugins.build import EngineConfig, build_engine
 from ..plugins.manager import Plugins
 from .models import MODELS, TinyModel, weights, write_checkpoint
 from .oracle import Array, Oracle
-from .quantized import quantized
+from .quantized import make_oracle
 
 TRAINED = "isotoken-small"
 WRITING = Path(__file__).parent / f"{TRAINED}.tokens.json"
@@ -40,7 +40,7 @@ class Subject:
 
     def oracle(self, quantization: str | None) -> Oracle:
         """The exact decoder, with weights as they are or as quantisation leaves them."""
-        return Oracle(self.model, quantized(self.weights, quantization) if quantization else self.weights)
+        return make_oracle(self.model, self.weights, quantization)
 
 
 def random_subjects(folder: Path) -> list[Subject]:

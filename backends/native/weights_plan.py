@@ -12,7 +12,7 @@ from .matrices import Matrix, matrices, vectors
 from .memory import Layout
 from .precision import Precision, group_of
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Of packed weights: to be raised whenever what kernels/cpu packs, or its order here, changes."""
 
 

@@ -59,7 +59,8 @@ inline float quantise_row(const float *row, int32_t size, int8_t *integers) {
     return scale;
 }
 
-/* One group of inputs, `half` being 2^(bits - 1). Returns its scale in float16. */
+/* One group of inputs, `half` being 2^(bits - 1). Returns its scale in float16: integers are chosen before it is rounded,
+ * so they are those of any engine, whatever it keeps scales in. */
 inline uint16_t quantise_group(const float *group, int32_t size, float half, int8_t *integers) {
     VecF largest = load(group), smallest = largest;
     for (int32_t k = LANES; k < size; k += LANES) {
@@ -67,15 +68,14 @@ inline uint16_t quantise_group(const float *group, int32_t size, float half, int
         smallest = vmin(smallest, load(group + k));
     }
     const float above = largest_lane(largest) / (half - 1.0f), below = -largest_lane(-smallest) / -half;
-    uint16_t scale = to_f16(above > below ? above : below);
-    if (!(from_f16(scale) >= SMALLEST_WEIGHT_SCALE)) scale = to_f16(1.0f);
-    const VecF reciprocal = splat(1.0f / from_f16(scale));
+    const float scale = usable(above > below ? above : below);
+    const VecF reciprocal = splat(1.0f / scale);
     for (int32_t k = 0; k < size; k += LANES) {
         const VecF q = vmax(vmin(load(group + k) * reciprocal, splat(half - 1.0f)), splat(-half));
         const VecI rounded = to_int(q);
         for (int i = 0; i < LANES; i++) integers[k + i] = (int8_t)rounded[i];
     }
-    return scale;
+    return to_f16(scale);
 }
 
 /* Rows as the steps of a panel: `words` [steps], of floats or of integers. */

@@ -37,11 +37,11 @@ def pack(
 
 
 def quantised(form: int, matrix: Array, group: int) -> tuple[NDArray[np.int8], Array]:
-    """Return integers [outputs, inputs] and scales: [outputs] of FORM_I8, else float16 [outputs, groups]."""
+    """Return integers [outputs, inputs] and float32 scales: [outputs] of FORM_I8, else [outputs, groups]."""
     if form == p.FORM_I8:
         return quantize.quantize_rows(matrix)
     bits = BITS_OF_GROUPS[form]
-    packed, scales = quantize.quantize(matrix, bits, group, np.float16)
+    packed, scales = quantize.quantize(matrix, bits, group)  # integers are chosen before scales are rounded
     flat = packed if bits == 8 else np.stack([packed & 15, packed >> 4], axis=-1)
     integers = (flat.reshape(len(matrix), -1).astype(np.int16) - 2 ** (bits - 1)).astype(np.int8)
     return integers[:, : matrix.shape[1]], scales
