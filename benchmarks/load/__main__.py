@@ -73,7 +73,7 @@ def streams() -> tuple[Measurement, Round]:
     )
 
     async def run(server: Server, truth: Truth, seconds: float) -> list[float]:
-        num_tokens = min(int(seconds * 1000 / STEP_MS), 1800)
+        num_tokens = min(max(int(seconds * 1000 / STEP_MS), 300), 1800)
         before = server.cpu_time()
         found = await flow(server, truth, STREAMS, num_tokens)
         used, all_tokens = server.cpu_time() - before, STREAMS * num_tokens

@@ -155,8 +155,12 @@ def test_the_command_prints_tables_and_writes_page_and_json(command: Run, tmp_pa
     assert "loading torch float32" in done.stderr
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert load_report(saved).command.startswith("isotoken bench random-tiny")
-    again = command(*arguments[:7], "--workload", "W2", "--concurrency", "none", "--quick", "--compare", str(saved))
+    assert load_report(saved).rounds == 1
+    last = tmp_path / "last.json"
+    arguments = [*arguments[:7], "--workload", "W2", "--concurrency", "none", "--rounds", "2", "--quick"]
+    again = command(*arguments, "--compare", str(saved), "--json", str(last))
     assert again.returncode == 0, again.stderr
+    assert load_report(last).rounds == 2, "--quick overrode what was asked for"
     assert f"Since {saved}" in again.stdout.replace("\n", "")
 
 

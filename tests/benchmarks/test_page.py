@@ -87,6 +87,18 @@ def test_wrong_tokens_get_no_figure() -> None:
     assert table.rows[1][2:] == ("–",) * 5
 
 
+def test_nobody_is_said_to_reach_more_than_the_roof() -> None:
+    """It only says that the roof was measured too low."""
+    over, under = result(TORCH, [300.0], [300.0], 200.0), result(ORT, [100.0], [300.0], 200.0)
+    (table,) = workload_tables([over, under])
+    assert [row[5] for row in table.rows] == ["> 100%", "50%"]
+    assert "> 100%: measured too low" in table.note
+    page = render_page(report(results=[over, under]))
+    assert "150%" not in page and "&gt; 100%" in page
+    (table,) = workload_tables([under])
+    assert ">" not in table.note
+
+
 def test_looks_tell_backends_by_colour_and_schedulers_by_dashes_and_marks() -> None:
     variants = [
         Variant(b, "float32", None, s) for b in ("torch", "onnxruntime") for s in ("continuous", "static", "naive")
