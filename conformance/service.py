@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..core.draft_pace import DraftPolicy
 from ..core.engine import Engine
 from ..core.interfaces import Drafter, KVCache, ModelRunner, RunnerInfo, Scheduler
 from ..core.kv_cache import KVCacheConfig
@@ -29,6 +30,7 @@ class Setup:
     kv_cache: str = "auto"  # contiguous for a runner whose blocks hold whole requests, else paged: as in service
     prefix_caching: bool = True
     drafter: Callable[[RunnerInfo], Drafter] | None = None
+    draft_policy: DraftPolicy | None = None  # None: all guesses are verified
     max_num_seqs: int = 0
     max_num_batched_tokens: int = 0
     max_num_logits: int = 0
@@ -64,6 +66,7 @@ class Service:
             self.kv,
             sampler=self.runner.sampler or HostSampler(),
             drafter=setup.drafter(self.info) if setup.drafter else None,
+            draft_policy=setup.draft_policy,
             publish=self._publish,
             on_step=self._watch,
         )
@@ -131,6 +134,11 @@ class Service:
             tally = judge(case, tokens, self.setup.model, self.lab.target.precision, explain)
             self.lab.tally.add(tally)
             assert golden is None or tally.flips or tokens == golden, f"{name}: got {tokens}, expected {golden}"
+
+    @property
+    def num_drafted(self) -> int:
+        """Drafted tokens that were verified."""
+        return sum(s.num_drafted for s in self.stats)
 
     @property
     def num_accepted(self) -> int:

@@ -13,6 +13,7 @@ from isotoken.conformance.models import LLAMA
 from isotoken.conformance.service import serve
 from isotoken.conformance.spec import requires, spec
 from isotoken.conformance.test_greedy import named
+from isotoken.core.draft_pace import DraftPolicy
 from isotoken.core.interfaces import Drafter, RunnerInfo
 from isotoken.core.types import DecodeParams, FinishReason
 from isotoken.plugins.drafters import DrafterContext
@@ -21,6 +22,9 @@ pytestmark = requires("speculative")
 
 ALL = goldens("llama")
 PROMPT = (17, 99, 3, 54, 120, 8, 77, 41, 5, 66, 102, 33)
+AS_PAYS = DraftPolicy(num_draft_tokens=5, verify_cost=0.1)
+"""As many guesses as pay for each request, as every service has it."""
+
 windowed = pytest.mark.parametrize("model", ["llama", "gemma2", "moe"])
 
 
@@ -32,7 +36,9 @@ def known(cases: Sequence[Case]) -> dict[str, Sequence[int]]:
 @spec("SPE-1")
 @windowed
 def test_garbage(lab: Lab, model: str) -> None:
-    serve(lab, goldens(model), model=model, drafter=garbage())
+    service = serve(lab, goldens(model), model=model, drafter=garbage())
+    fewer = serve(lab, goldens(model), model=model, drafter=garbage(), draft_policy=AS_PAYS)
+    assert fewer.num_drafted < service.num_drafted / 2, "guesses that are never right were made on and on"
 
 
 @spec("SPE-2")
@@ -54,6 +60,7 @@ def test_mostly_right(lab: Lab, model: str, budget: int) -> None:
     cases = goldens(model)
     drafter = replay(known(cases), count=5, right=0.75)
     serve(lab, cases, model=model, drafter=drafter, max_num_batched_tokens=budget, every=1)
+    serve(lab, cases, model=model, drafter=drafter, draft_policy=AS_PAYS, max_num_batched_tokens=budget, every=1)
 
 
 @spec("SPE-4")
@@ -94,6 +101,7 @@ def test_prompt_look_up(lab: Lab) -> None:
 
     spoken = [c.but(f"{c.name} spoken", prompt=(*c.prompt, *(c.tokens or ()), *c.prompt[-6:])) for c in ALL[:6]]
     serve(lab, [*ALL, *spoken], drafter=ngram)
+    serve(lab, [*ALL, *spoken], drafter=ngram, draft_policy=AS_PAYS)
 
 
 @spec("SPE-5")

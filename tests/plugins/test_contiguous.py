@@ -308,3 +308,30 @@ def test_room_is_kept_by_any_run_of_requests(seed: int) -> None:
     results = world.run()
     for name, prompt in prompts.items():
         assert results[name].token_ids == alone(prompt)
+
+
+class Sliced(list[int]):
+    """Tokens that note how much of them is copied."""
+
+    copied = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        if isinstance(index, slice):
+            Sliced.copied += len(found)
+        return found
+
+
+def test_an_admission_looks_at_other_rows_no_further_than_they_agree() -> None:
+    """However long the others' contexts are: a row that begins otherwise costs the same few tokens."""
+    info = replace(make_info(8, block_size=60_000), max_model_len=60_000)
+    cache = ContiguousKVCache(info, KVCacheConfig())
+    for row in range(4):
+        fill(cache, [row] * 50_000).token_ids = Sliced([row] * 50_000)
+    Sliced.copied = 0
+    request = make_request([])
+    request.token_ids = Sliced([9] * 1000)
+    assert cache.match_prefix(request) == 0
+    assert Sliced.copied <= 2 * 8 * 256
+    near = make_request([2] * 300 + [9])
+    assert cache.match_prefix(near) == 300
