@@ -100,5 +100,14 @@ def _check_backends(installed: Plugins) -> dict[str, str]:
         except Exception as error:  # an engine that cannot be imported is what this looks for
             results[name] = f"not usable here: {type(error).__name__}: {str(error).splitlines()[0]}"
         else:
-            results[name] = f"devices {', '.join(sorted(can.devices))}; dtypes {', '.join(sorted(can.dtypes))}"
+            results[name] = "; ".join(
+                f"{what} {', '.join(sorted(names))}"
+                for what, names in (
+                    ("devices", can.devices),
+                    ("dtypes", can.dtypes),
+                    ("quantizations", can.quantizations),
+                    ("K/V also in", can.kv_cache_dtypes),
+                )
+                if names
+            )
     return results

@@ -36,6 +36,8 @@ def test_plugins_lists_the_built_ins_with_their_distribution(command: Run) -> No
         "scheduler    continuous",
         "kv cache     paged",
         "drafter      ngram",
+        "quantization int8 ",
+        "quantization w4a8 ",
     ):
         assert line in done.stdout
     assert "failed" not in done.stdout
@@ -83,6 +85,9 @@ def test_plugins_names_both_owners_of_a_contested_name(command: Run, broken_plug
 def test_plugins_check_says_what_each_backend_can_do_here(command: Run) -> None:
     done = command("plugins", "--check")
     assert re.search(r"backend reference: devices cpu; dtypes .*float64", done.stdout)
+    assert re.search(
+        r"backend onnxruntime: .*; quantizations int4, int8; K/V also in float16, float32$", done.stdout, re.M
+    )
 
 
 def test_models_lists_the_built_in_ones(command: Run) -> None:

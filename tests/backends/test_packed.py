@@ -149,7 +149,8 @@ def test_one_is_served_through_the_engine(
             said[output.request_id] += output.token_ids
 
     read: list[int] = []
-    config = EngineConfig(model=str(case.folder), backend=backend, dtype="float32", max_model_len=case.max_model_len)
+    settings = {"dtype": "float32", "max_model_len": case.max_model_len, "num_threads": 1}
+    config = EngineConfig(model=str(case.folder), backend=backend, **settings)
     built = build_engine(config, plugins, publish, on_read=lambda _, num_bytes: read.append(num_bytes))
     assert any("as the checkpoint has them" in reason and "4 bits" in reason for reason in built.reasons)
     assert sum(read) == built.checkpoint.num_bytes
