@@ -180,9 +180,22 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
     ]
     raise Unsupported(
         f"no engine is installed that runs on device {config.device!r} ({'; '.join(passed_over)}). "
-        "Install one (for the CPU: pip install isotoken[onnxruntime]; for both: pip install torch), or choose the "
-        "backend reference (plain numpy, slow)"
+        + _remedy(device, bool(found))
     )
+
+
+def _remedy(device: str, any_installed: bool) -> str:
+    """Say what to do about a device that nothing here can use."""
+    if device == "cuda" and any_installed:
+        return "Let this process see the device, see to its driver and to libraries built for it, or leave device open"
+    if device == "cuda":
+        return "Install one (pip install torch, in a build for CUDA), or leave device open to run on the CPU"
+    if device in ("cpu", "auto"):
+        return (
+            "Install one (pip install isotoken[onnxruntime], or pip install torch), or choose the backend reference "
+            "(plain numpy, slow)"
+        )
+    return "Engines that are chosen by themselves run on cpu or cuda: name the backend for another device"
 
 
 def _within_budget(config: EngineConfig, reasons: list[str]) -> EngineConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from isotoken.core.capabilities import Capabilities
 from isotoken.core.types import Unsupported
 from isotoken.plugins.build import AUTO_ORDER, EngineConfig, choose_backend
 from isotoken.plugins.hookspecs import API_VERSION, hookimpl
@@ -43,3 +44,37 @@ def test_auto_passes_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(AUTO_ORDER, "cpu", ("mine", "reference"))
     plugins, reasons = Plugins.load([("mine", Engineless("mine"))]), []
     assert choose_backend(EngineConfig(model="", device="cpu"), plugins, reasons)[0] == "reference"
+
+
+class Elsewhere:
+    """A backend that runs on no device that is here."""
+
+    name = "mine"
+    capabilities = Capabilities(
+        dtypes=frozenset({"float32"}), devices=frozenset(), missing_devices={"cuda": "no driver was found"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "installed", "words", "unsaid"),
+    [
+        ("cuda", True, "no driver was found.*Let this process see the device", "pip install"),
+        ("cuda:1", True, "Let this process see the device", "pip install"),
+        ("cuda", False, r"pip install torch, in a build for CUDA", "onnxruntime"),
+        ("cpu", False, r"isotoken\[onnxruntime\].*backend reference", "CUDA"),
+        ("auto", False, r"isotoken\[onnxruntime\].*backend reference", "CUDA"),
+        ("tpu", True, "name the backend for another device", "pip install"),
+    ],
+)
+def test_the_advice_suits_the_device(
+    device: str, installed: bool, words: str, unsaid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("cuda", "cpu"):
+        monkeypatch.setitem(AUTO_ORDER, kind, ("mine",))
+    owner = Engineless("mine")
+    if installed:
+        monkeypatch.setattr(owner, "_load", Elsewhere)
+    plugins = Plugins.load([("mine", owner)])
+    with pytest.raises(Unsupported, match=words) as refused:
+        choose_backend(EngineConfig(model="", device=device), plugins, [])
+    assert unsaid not in str(refused.value).rpartition("). ")[2]
