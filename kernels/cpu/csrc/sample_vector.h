@@ -114,7 +114,7 @@ ISOTOKEN_INLINE VecF exp2_of(VecF t) {
     p = fma(p, r, splat(2.4022651e-1f));
     p = fma(p, r, splat(6.9314718e-1f));
     p = fma(p, r, splat(1.0f));
-    return (VecF)((VecI)p + ((VecI)shifted << 23)); /* of the sum the integer is what stays */
+    return (VecF)((VecU)p + ((VecU)shifted << 23)); /* of the sum the integer is what stays */
 }
 
 } // namespace sampling
