@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from .engines import Isotoken, Run, token_hash
 from .machine import Others
 from .results import Variant
 from .roof import Model, Roof, RoofMeter, arithmetic_dtype
-from .truth import Truth
+from .truth import Truth, Truths
 from .workloads import LONGEST, Workload, make_streams, make_workload, shorter, small
 
 _SPARE_TOKENS = 16
@@ -76,9 +77,10 @@ class Bench:
         self.tell("loading the reference, which judges the tokens")
         truth = Truth(self.folder, self._plugins, self._max_model_len)
         dtypes = {arithmetic_dtype(variant.dtype, variant.quantization) for variant in self.engines}
-        self._judge = Judge(truth)
+        truths = Truths(partial(Truth, self.folder, self._plugins, self._max_model_len), self.tell)
+        self._judge = Judge(truth, truths)
         self._meter = RoofMeter(self.model.num_bytes, dtypes, self.device, self.threads)
-        self._parts += [truth, self._meter]
+        self._parts += [truth, truths, self._meter]
 
     def _load(self, variant: Variant, num_engines: int) -> Isotoken:
         settings = {

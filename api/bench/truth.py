@@ -1,7 +1,11 @@
-"""The truth that tokens are judged by: the reference backend in float32, fed whole sequences."""
+"""The truth that tokens are judged by: the reference backend in float32, fed whole sequences.
+
+Of an engine with quantised weights it is the truth about those weights that is asked.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +15,8 @@ from numpy.typing import NDArray
 from ...core.batch_builder import BatchBuilder
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import ModelRunner, RunnerConfig
+from ...core.quantization import SCHEMES
+from ...core.rounded import RoundedCheckpoint
 from ...core.types import DecodeParams, Request, Scheduled
 from ...plugins.manager import Plugins
 
@@ -29,9 +35,12 @@ class Oracle(Protocol):
 
 
 class Truth:
-    """The reference backend, its sums left to BLAS so that it is fast enough. Raises what loading a backend raises."""
+    """The reference backend, its sums left to BLAS so that it is fast enough. Raises what loading a backend raises.
 
-    def __init__(self, folder: Path, plugins: Plugins, max_model_len: int) -> None:
+    With `quantization` it computes with the numbers that quantised weights stand for.
+    """
+
+    def __init__(self, folder: Path, plugins: Plugins, max_model_len: int, quantization: str | None = None) -> None:
         config = RunnerConfig(
             dtype="float32",
             device="cpu",
@@ -42,7 +51,8 @@ class Truth:
             num_blocks=1,
             options={"sums": "blas"},
         )
-        self._runner: ModelRunner = plugins.backends.get_factory(TRUTH)().load(Checkpoint.open(folder), config)
+        checkpoint = RoundedCheckpoint(folder, quantization) if quantization else Checkpoint.open(folder)
+        self._runner: ModelRunner = plugins.backends.get_factory(TRUTH)().load(checkpoint, config)
 
     def logits(self, prompt: list[int], tokens: list[int]) -> Float32:
         """Compute the whole sequence in one forward."""
@@ -57,3 +67,30 @@ class Truth:
     def close(self) -> None:
         """Give the memory back."""
         self._runner.close()
+
+
+class Truths:
+    """The truth about quantised weights, made when it is first asked for; kinds that store the same weights share one.
+
+    `tell` hears of each before it is made, for that takes some seconds.
+    """
+
+    def __init__(self, make: Callable[[str], Truth], tell: Callable[[str], None] = lambda _: None) -> None:
+        self._make, self._tell = make, tell
+        self._known: dict[tuple[object, ...], Truth] = {}
+
+    def __call__(self, quantization: str) -> Truth | None:
+        """The truth about weights of that kind; None for one that isotoken does not define, such as a plugin's."""
+        scheme = SCHEMES.get(quantization)
+        if scheme is None or scheme.weight_type != "integer" or scheme.scale_for == "matrix":
+            return None
+        key = scheme.weight_bits, scheme.scale_for, scheme.group_size
+        if key not in self._known:
+            self._tell(f"loading the reference with {quantization} weights, which judges them")
+            self._known[key] = self._make(quantization)
+        return self._known[key]
+
+    def close(self) -> None:
+        """Give the memory back."""
+        for truth in self._known.values():
+            truth.close()

@@ -11,6 +11,7 @@ from isotoken.backends.reference.backend import ReferenceBackend
 from isotoken.core.batch import Batch
 from isotoken.core.checkpoint import Checkpoint
 from isotoken.core.interfaces import RunnerConfig
+from isotoken.core.rounded import RoundedCheckpoint
 from isotoken.plugins.hookspecs import hookimpl
 
 ISOTOKEN_API = "1.0"
@@ -33,13 +34,17 @@ class Runner:
 
 
 class Backend:
-    def __init__(self, name: str, change: Change) -> None:
-        self.name, self._change = name, change
+    """`weights` are what it computes with, whatever it was asked for; None: the checkpoint's own."""
+
+    def __init__(self, name: str, change: Change, weights: str | None = None) -> None:
+        self.name, self._change, self._weights = name, change, weights
         quantizations = frozenset({"int8"} if "int8" in name else ())
         self.capabilities = replace(ReferenceBackend.capabilities, quantizations=quantizations)
 
     def load(self, checkpoint: Checkpoint, config: RunnerConfig) -> Runner:
         options = {"sums": "blas"}
+        if self._weights is not None:
+            checkpoint = RoundedCheckpoint(checkpoint.path, self._weights)
         inner = ReferenceBackend().load(checkpoint, replace(config, quantization=None, options=options))
         return Runner(inner, self._change)
 
@@ -82,7 +87,13 @@ BACKENDS = {
 }
 
 
+WEIGHTS = {"rounded-int8": "int8", "coarse-int8": "int4"}
+"""Backends that take int8 weights for what is written behind them."""
+
+
 @hookimpl
 def register_backends(register: Any) -> None:
+    for name, weights in WEIGHTS.items():
+        register(name, lambda name=name, weights=weights: Backend(name, lambda logits, _: logits, weights))
     for name, change in BACKENDS.items():
         register(name, lambda name=name, change=change: Backend(name, change))
