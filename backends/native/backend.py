@@ -86,7 +86,9 @@ class NativeBackend:
                 verify_cost=VERIFY_COSTS[precision.weights],
             )
             log.info("backend native: %s kernels, %d threads", executor.isa, num_threads)
-            return NativeRunner(info, parts, logits, executor)
+            runner = NativeRunner(info, parts, logits, executor)
+            runner.warm_up()
+            return runner
         except BaseException:
             executor.close()
             raise

@@ -15,6 +15,8 @@ from .memory import Arena
 from .parts import Parts
 from .program import build_program
 
+WARM_TOKENS = 32
+
 
 class NativeRunner:
     """A model and its K/V memory in main memory, and the threads that compute it. Not thread-safe."""
@@ -41,6 +43,26 @@ class NativeRunner:
             self._run(self._step)
             del arrays  # they had to live until here
         return self._logits[:num_logits]
+
+    def warm_up(self) -> None:
+        """Run a short prompt: the first request need not wait for the system to commit memory. Dirties some blocks."""
+        info = self.info
+        length = min(WARM_TOKENS, info.max_model_len, info.max_num_batched_tokens, info.num_blocks * info.block_size)
+        places, one = np.arange(length, dtype=np.int32), np.ones(1, np.int32)
+        step = Step(num_tokens=length, num_requests=1, num_logits=1, table_width=-(-length // info.block_size))
+        self._parts.rotations.cover(length)
+        arrays = {
+            "input_ids": np.zeros_like(places),
+            "positions": places,
+            "slot_mapping": places,
+            "query_start_loc": np.array([0, length], np.int32),
+            "seq_lens": one * length,
+            "block_table": places[: step.table_width],
+            "logits_indices": one * (length - 1),
+        }
+        for name, array in arrays.items():
+            setattr(step, name, array.ctypes.data)
+        self._run(step)
 
     def close(self) -> None:
         """Give back memory and threads."""

@@ -24,7 +24,7 @@ sys.meta_path.insert(0, Refuse())
 PROGRAM = """
 import json, sys
 from isotoken import LLM, SamplingParams
-llm = LLM("isotoken-small", max_model_len=128, num_threads=1)
+llm = LLM("isotoken-small", max_model_len=128, num_threads=1, backend="onnxruntime")
 (result,) = llm.generate(["Once upon a time"], SamplingParams(max_tokens=12, temperature=0))
 print(json.dumps({"info": [llm.info.backend, llm.info.device, llm.info.dtype], "why": llm.info.why,
                   "kv_cache": llm.info.settings["kv_cache"], "text": result.outputs[0].text,
@@ -49,10 +49,9 @@ def test_the_hook_refuses_torch(tmp_path: Path) -> None:
         run(tmp_path, "-c", "import torch")
 
 
-def test_auto_picks_onnxruntime_and_says_why(tmp_path: Path) -> None:
+def test_the_built_in_model_is_served(tmp_path: Path) -> None:
     found = json.loads(run(tmp_path, "-c", PROGRAM))
     assert found["info"] == ["onnxruntime", "cpu", "float32"]
-    assert found["why"][0].startswith("backend onnxruntime: the first installed for the CPU")
     assert found["kv_cache"] == "contiguous"
     assert not found["torch"]
     assert len(found["text"].split()) > 5
@@ -66,6 +65,8 @@ def test_the_command_line_generates(tmp_path: Path) -> None:
         "generate",
         "isotoken-small",
         "Once upon a time",
+        "--backend",
+        "onnxruntime",
         "--max-tokens",
         "12",
         "--temperature",
