@@ -21,6 +21,11 @@ STRIPE = 16  # positions: whole pages for the usual head sizes
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
+VERIFY_COSTS = {None: 0.05, "int8": 0.18, "int4": 0.22}
+"""RunnerInfo.verify_cost by the weights, on the CPU: of bench-125m's, for up to eight tokens more. It holds for one stream;
+of several each verification is a run of its own."""
+
+
 def row_shape(checkpoint: Checkpoint, max_model_len: int, kv_dtype: str) -> RowShape:
     """Return the shape of rows that hold max_model_len tokens and one that pads a run."""
     spec = checkpoint.spec
@@ -95,6 +100,7 @@ def plan(
         max_cached_tokens=fitting or rows * max_model_len,
         dtype=dtype,
         device=device,
+        verify_cost=VERIFY_COSTS[config.quantization] if device == "cpu" else 0.0,
         kv_cache_bytes=fitting * shape.token_bytes or rows * shape.row_bytes,
     )
 

@@ -107,6 +107,16 @@ def test_what_the_weights_will_take_is_known_beforehand(models: Models, model: s
     runner.close()
 
 
+def test_what_verifying_a_draft_costs_is_said(models: Models) -> None:
+    """By the weights: the fewer bits they have, the more of a step is arithmetic."""
+    costs = []
+    for quantization in (None, "int8", "int4"):
+        runner = load(models("llama"), quantization=quantization)
+        costs.append(runner.info.verify_cost)
+        runner.close()
+    assert 0 < costs[0] < costs[1] < costs[2] < 1
+
+
 def test_a_closed_runner_says_so(models: Models) -> None:
     runner = load(models("llama"))
     rig = Rig(runner)
