@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import socket
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .flags import DEFAULT_MODEL, EngineFlags, ModelArgument, flag
+from .log import log_to_stderr
 
 if TYPE_CHECKING:
     from ..engine import AsyncEngine
@@ -121,7 +122,7 @@ def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: M
     """
     settings = server.settings(limits)
     config = engine.config(model)
-    _log_to_stderr(server.log_level)
+    log_to_stderr(server.log_level, sys.stderr)
     from ..server.run import serve as run  # noqa: PLC0415  (the server: only once the arguments are known to be good)
 
     try:
@@ -129,17 +130,6 @@ def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: M
     except socket.gaierror as error:
         raise typer.BadParameter(f"{server.host!r}: {error.strerror}", param_hint="'--host'") from error
     raise typer.Exit(code)
-
-
-def _log_to_stderr(level: str) -> None:
-    """Show isotoken's own log: at "info" one line for each finished request, with its reason."""
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # nobody shows them
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logger = logging.getLogger("isotoken")
-    logger.addHandler(handler)
-    logger.setLevel(level.upper())
-    logger.propagate = False
 
 
 def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None:

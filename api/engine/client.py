@@ -35,6 +35,7 @@ class AsyncEngine:
         self.limits = limits
         self._config = config
         self._plugins = plugins
+        self._has_listeners = bool(plugins.hook.on_request_finished.get_hookimpls())
         self._admission = Admission(limits, config.max_num_seqs)
         self._stats = EngineStats()
         self._in_flight: dict[Entry, tuple[RequestInFlight, int]] = {}
@@ -183,6 +184,8 @@ class AsyncEngine:
             self._idle.set()
 
     def _on_finished(self, stats: RequestStats) -> None:
+        if not self._has_listeners:
+            return
         try:
             self._plugins.hook.on_request_finished(stats=stats)
         except Exception:  # a stranger's hook must not take the stream down with it

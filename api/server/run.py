@@ -23,6 +23,9 @@ OnStarted = Callable[[str, AsyncEngine], None]
 _LAST_WORDS = 5.0  # seconds for cut streams to get their error event out
 EXIT_FORCED = 1
 
+YOUNG_OBJECTS = 10_000
+"""Made since the collector last looked, before it looks again. A request has some hundreds, and none in cycles."""
+
 
 def serve(config: EngineConfig, settings: ServerSettings, *, on_started: OnStarted | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code.
@@ -119,6 +122,7 @@ class _Run:
         self._service.attach(engine)
         gc.collect()
         gc.freeze()  # what start-up made stays: the collector need not look at it again and again
+        gc.set_threshold(YOUNG_OBJECTS)
         if self._on_started is not None:
             self._on_started(url_of(self._listener), engine)
 
