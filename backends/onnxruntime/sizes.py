@@ -22,8 +22,8 @@ ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 VERIFY_COSTS = {None: 0.05, "int8": 0.18, "int4": 0.22}
-"""RunnerInfo.verify_cost by the weights, on the CPU: of bench-125m's, for up to eight tokens more. It holds for one stream;
-of several each verification is a run of its own."""
+"""RunnerInfo.verify_cost by the weights, on the CPU: of bench-125m's, for up to eight tokens more. It holds for one
+stream; of several each verification is a run of its own."""
 
 
 def row_shape(checkpoint: Checkpoint, max_model_len: int, kv_dtype: str) -> RowShape:
