@@ -79,7 +79,7 @@ class Bench:
         return self.drafted.run(case.prompt, case.params)
 
     def _hold(self, agreement: Agreement, case: Case, answer: Answer) -> None:
-        told = difference(self.plain, self.drafted, case.prompt, case.params, answer.tokens)
+        told = difference(self.plain, self.drafted, case.prompt, case.base.tokens, answer.tokens)
         print(f"guesses right {agreement}: {told or 'the same tokens as without'}", file=sys.stderr)
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,18 +64,18 @@ class Stream:
         self.built.engine.close()
 
 
-def difference(plain: Stream, drafted: Stream, prompt: Sequence[int], params: DecodeParams, got: list[int]) -> str:
-    """Say where an answer with drafts differs from the one without; empty where it does not.
+def difference(plain: Stream, drafted: Stream, prompt: Sequence[int], want: list[int], got: list[int]) -> str:
+    """Say where an answer with drafts differs from the one that is wanted; empty where it does not.
 
     Raises AssertionError unless a near-tie fell otherwise on a backend that does not promise equal bits.
     """
-    want = plain.run(prompt, replace(params, num_logprobs=-1))
-    if got == want.tokens:
+    if got == want:
         return ""
-    at = next(index for index, pair in enumerate(zip(got, want.tokens, strict=True)) if pair[0] != pair[1])
-    told = f"token {at} is {got[at]} with drafts, {want.tokens[at]} without"
+    at = next(index for index, pair in enumerate(zip(got, want, strict=True)) if pair[0] != pair[1])
+    told = f"token {at} is {got[at]} with drafts, {want[at]} without"
     assert not drafted.built.capabilities.batch_invariant, f"{told}; batch_invariant is declared"
-    chances = dict(want.logprobs[at].top)
-    margin = chances[want.tokens[at]] - chances[got[at]]
+    scored = plain.run([*prompt, *want[:at]], DecodeParams(max_tokens=1, temperature=0.0, num_logprobs=-1))
+    chances = dict(scored.logprobs[0].top)
+    margin = chances[want[at]] - chances[got[at]]
     assert margin <= NEAR_TIE.get(drafted.built.dtype, 0.3), f"{told}, which is {margin:.3g} less likely"
     return f"{told}: a near-tie"
