@@ -111,7 +111,7 @@ def test_outputs_in_bfloat16_are_rounded_once(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("form", CACHE_FORMS)
-@pytest.mark.parametrize("window", [0, 70])
+@pytest.mark.parametrize("window", [0, 70, 600])
 def test_the_same_bits_in_any_company_chunk_and_team(isa: str, form: int, window: int) -> None:
     step = make_step(LENS)
     op = make_attention(form, step, num_blocks(LENS, 16), window=window, cap=20.0 if window else 0.0)
