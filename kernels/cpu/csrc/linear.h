@@ -17,6 +17,7 @@ template <class Form> bool run_plain(const Linear &op, Range rows, Worker &worke
 
 inline bool run_bf16(const Linear &op, Range rows, Worker &worker) {
 #if defined(__AMX_TILE__)
+    if (rows.end - rows.begin <= STREAM_ROWS) return run_plain<PlainPairs>(op, rows, worker); /* the same bits */
     return run_plain<AmxBF16>(op, rows, worker);
 #else
     return run_plain<PlainBF16>(op, rows, worker);
@@ -33,7 +34,7 @@ inline bool run_i8(const Linear &op, Range rows, Worker &worker) {
 /* Few rows unpack as they go, more of them unpack each panel once: the same sums either way. */
 template <class Form> bool run_fused(const Linear &op, Range rows, Worker &worker) {
     if (rows.end - rows.begin <= STREAM_ROWS) return run_cut<Form>(op, rows, {nullptr, 1}, worker);
-    return run_cut<typename Form::Unpacked>(op, rows, {unpack_panel<Form>, Form::WORDS}, worker);
+    return run_cut<typename Form::Unpacked>(op, rows, {unpack_panel<typename Form::Panels>, Form::WORDS}, worker);
 }
 
 /* Weights of 8 or 4 bits for activations that are not quantised. */

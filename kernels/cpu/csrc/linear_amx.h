@@ -2,7 +2,8 @@
 #ifndef ISOTOKEN_CPU_LINEAR_AMX_H
 #define ISOTOKEN_CPU_LINEAR_AMX_H
 
-#include "linear_amx_sums.h"
+#include "linear_amx_groups.h"
+#include "linear_amx_whole.h"
 
 namespace isotoken {
 namespace {
@@ -66,8 +67,8 @@ template <> inline void run_block<AmxGroupsBF16>(const Cut &cut, Range rows, Ran
     run_amx_block<AmxGroupsBF16>(cut, rows, panels);
 }
 
-template <> inline void run_block<AmxGroupsU4>(const Cut &cut, Range rows, Range panels) {
-    run_amx_block<AmxGroupsU4>(cut, rows, panels);
+template <> inline void run_block<AmxGroupsI4>(const Cut &cut, Range rows, Range panels) {
+    run_amx_block<AmxGroupsI4>(cut, rows, panels);
 }
 
 /* Whether the inputs fill tiles to the end. */

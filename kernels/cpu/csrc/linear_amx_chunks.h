@@ -15,12 +15,12 @@ namespace linear {
 enum { AMX_ROWS = 16 };
 
 /* Sums of two tiles of rows times the two halves of a panel are in tiles 0 to 3, activations in 4 and 5, weights in 6
- * and 7. CHUNK_STEPS of a panel are in a tile of weights. */
+ * and 7, of which a tile holds CHUNK_STEPS. */
 template <int STEPS, bool IN_GROUPS> struct AmxChunk : Grouped<IN_GROUPS> {
     enum { CHUNK_STEPS = STEPS, CHUNK_BYTES = STEPS * STEP_BYTES, ROW_BYTES = STEPS * 4 };
 };
 
-template <bool IN_GROUPS> struct AmxBF16Chunk : AmxChunk<16, IN_GROUPS> {
+struct AmxBF16 : AmxChunk<16, false> {
     ISOTOKEN_INLINE void multiply_first() {
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
@@ -31,9 +31,6 @@ template <bool IN_GROUPS> struct AmxBF16Chunk : AmxChunk<16, IN_GROUPS> {
     }
     ISOTOKEN_INLINE VecF sum(VecI bits, VecI) { return (VecF)bits; }
 };
-
-struct AmxBF16 : AmxBF16Chunk<false> {};
-struct AmxGroupsBF16 : AmxBF16Chunk<true> {};
 
 struct AmxI8 : AmxChunk<16, false> {
     ISOTOKEN_INLINE void multiply_first() {
@@ -47,18 +44,30 @@ struct AmxI8 : AmxChunk<16, false> {
     ISOTOKEN_INLINE VecF sum(VecI bits, VecI start) { return to_float(bits + start); }
 };
 
-/* Activations with a sign, weights of 0 to 15. */
-struct AmxGroupsU4 : AmxChunk<8, true> {
-    ISOTOKEN_INLINE void multiply_first() {
-        _tile_dpbsud(0, 4, 6);
-        _tile_dpbsud(1, 4, 7);
+/* Groups use tiles 0 to 3 in turn, each for the sums of one tile of rows and half a panel. */
+struct AmxGroupsBF16 : AmxChunk<16, true> {
+    template <int TURN> ISOTOKEN_INLINE void multiply() {
+        if constexpr (TURN == 0) _tile_dpbf16ps(0, 4, 6);
+        if constexpr (TURN == 1) _tile_dpbf16ps(1, 5, 7);
+        if constexpr (TURN == 2) _tile_dpbf16ps(2, 4, 6);
+        if constexpr (TURN == 3) _tile_dpbf16ps(3, 5, 7);
     }
-    ISOTOKEN_INLINE void multiply_second() {
-        _tile_dpbsud(2, 5, 6);
-        _tile_dpbsud(3, 5, 7);
-    }
-    ISOTOKEN_INLINE VecF sum(VecI bits, VecI start) { return to_float(bits + start); }
+    ISOTOKEN_INLINE VecF sum(VecI bits) { return (VecF)bits; }
 };
+
+/* Activations and unpacked weights of 4 bits, both with a sign. */
+struct AmxGroupsI4 : AmxChunk<8, true> {
+    template <int TURN> ISOTOKEN_INLINE void multiply() {
+        if constexpr (TURN == 0) _tile_dpbssd(0, 4, 6);
+        if constexpr (TURN == 1) _tile_dpbssd(1, 5, 7);
+        if constexpr (TURN == 2) _tile_dpbssd(2, 4, 6);
+        if constexpr (TURN == 3) _tile_dpbssd(3, 5, 7);
+    }
+    ISOTOKEN_INLINE VecF sum(VecI bits) { return to_float(bits); }
+};
+
+/* gcc's intrinsics do not say what memory they read and write; what lies at `what` is as the program says. */
+ISOTOKEN_INLINE void settle_memory(const void *what) { __asm__ volatile("" : : "r"(what) : "memory"); }
 
 /* How large the tiles are; the unit reads it as it lies here. */
 struct AmxShape {
@@ -75,6 +84,7 @@ template <class Form> void use_amx_rows(int32_t rows) {
         shape.row_bytes[tile] = activations ? (uint16_t)Form::ROW_BYTES : 64;
         shape.rows[tile] = (uint8_t)(weights ? (int32_t)Form::CHUNK_STEPS : rows);
     }
+    settle_memory(&shape);
     _tile_loadconfig(&shape);
 }
 
@@ -88,51 +98,6 @@ struct AmxJob {
     const char *ahead; /* some lines of it are fetched in each chunk */
     int32_t lines_ahead;
 };
-
-/* What the unit has summed up of one tile of rows. */
-struct AmxSums {
-    alignas(64) int32_t bits[AMX_ROWS][PANEL];
-};
-
-ISOTOKEN_INLINE void store_first(AmxSums &sums) {
-    _tile_stored(0, sums.bits[0], sizeof sums.bits[0]);
-    _tile_stored(1, sums.bits[0] + PANEL / 2, sizeof sums.bits[0]);
-}
-
-ISOTOKEN_INLINE void store_second(AmxSums &sums) {
-    _tile_stored(2, sums.bits[0], sizeof sums.bits[0]);
-    _tile_stored(3, sums.bits[0] + PANEL / 2, sizeof sums.bits[0]);
-}
-
-/* gcc's intrinsics do not say what memory they read and write. */
-ISOTOKEN_INLINE void settle_memory() { __asm__ volatile("" ::: "memory"); }
-
-/* Sum up some chunks. */
-template <class Form, bool BOTH>
-ISOTOKEN_INLINE void run_chunks(const AmxJob &job, int32_t begin, int32_t end, AmxSums *sums) {
-    settle_memory();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    const char *weights = job.weights + (int64_t)begin * Form::CHUNK_BYTES;
-    const char *ahead = job.ahead + (int64_t)begin * job.lines_ahead * 64;
-    for (int32_t chunk = begin; chunk < end; chunk++) {
-        for (int32_t line = 0; line < job.lines_ahead; line++, ahead += 64) prefetch_far(ahead);
-        _tile_loadd(6, weights, STEP_BYTES);
-        _tile_loadd(4, job.activations[0] + chunk * Form::ROW_BYTES, job.row_bytes);
-        _tile_loadd(7, weights + 64, STEP_BYTES);
-        Form::multiply_first();
-        if (BOTH) {
-            _tile_loadd(5, job.activations[1] + chunk * Form::ROW_BYTES, job.row_bytes);
-            Form::multiply_second();
-        }
-        weights += Form::CHUNK_BYTES;
-    }
-    store_first(sums[0]);
-    if (BOTH) store_second(sums[1]);
-    settle_memory();
-}
 
 } // namespace linear
 } // namespace

@@ -39,21 +39,25 @@ struct EvenOdd {
 
 #if defined(__AMX_TILE__)
 struct AmxGroupsBF16;
-struct AmxGroupsU4;
+struct AmxGroupsI4;
+struct SignedI4A8;
 typedef EvenOdd PairSum;
 enum { PAIR_SUM_INPUTS = 32 };
 typedef AmxGroupsBF16 UnpackedPairs;
-typedef AmxGroupsU4 UnpackedU4;
+typedef AmxGroupsI4 UnpackedI4A8;
+typedef SignedI4A8 PanelsI4A8;
 ISOTOKEN_INLINE EvenOdd dot_pairs(EvenOdd acc, VecI a, VecI b) {
     return {fma(low_bf16(a), low_bf16(b), acc.even), fma(high_bf16(a), high_bf16(b), acc.odd)};
 }
 #else
 struct GroupsBF16;
 struct GroupsU4;
+struct FusedI4A8;
 typedef VecF PairSum;
 enum { PAIR_SUM_INPUTS = 0 };
 typedef GroupsBF16 UnpackedPairs;
-typedef GroupsU4 UnpackedU4;
+typedef GroupsU4 UnpackedI4A8;
+typedef FusedI4A8 PanelsI4A8;
 ISOTOKEN_INLINE VecF dot_pairs(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
 #endif
 
@@ -61,6 +65,11 @@ struct PlainF32 : DotF32, Grouped<false> {};
 struct PlainBF16 : DotBF16, Grouped<false> {};
 struct GroupsF32 : DotF32, Grouped<true> {};
 struct GroupsBF16 : DotBF16, Grouped<true> {};
+
+/* bfloat16 where sums have the order of AMX, for few rows. */
+struct PlainPairs : Words<1, PairSum>, Grouped<false, PAIR_SUM_INPUTS / 2> {
+    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, b); }
+};
 
 /* Activations without a sign, weights with one. */
 struct PlainI8 : Words<1, VecI>, Grouped<false> {
@@ -74,7 +83,8 @@ struct GroupsU4 : Words<1, VecI>, Grouped<true> {
 
 /* Two of them to a byte. */
 struct FusedI4A8 : Words<2, VecI>, Grouped<true> {
-    typedef UnpackedU4 Unpacked;
+    typedef UnpackedI4A8 Unpacked;
+    typedef PanelsI4A8 Panels;
     ISOTOKEN_INLINE VecI dot(VecI acc, VecI a, VecI b) { return dot_u8s8(acc, b, a); }
     ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
         words[0] = packed & 0x0f0f0f0f;
@@ -82,9 +92,18 @@ struct FusedI4A8 : Words<2, VecI>, Grouped<true> {
     }
 };
 
+/* The same with a sign again, for panels that are unpacked where both may have one. */
+struct SignedI4A8 : FusedI4A8 {
+    ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
+        FusedI4A8::unpack(packed, words);
+        for (int word = 0; word < 2; word++) words[word] = (VecI)((VecB)words[word] - 8);
+    }
+};
+
 /* Weights of 8 bits for activations in bfloat16, which holds each of them exactly. */
 struct FusedI8 : Words<2, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 4> {
     typedef UnpackedPairs Unpacked;
+    typedef FusedI8 Panels;
     ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, b); }
     ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
         words[0] = pair_bf16(to_float(packed << 24 >> 24), to_float(packed << 16 >> 24));
@@ -95,6 +114,7 @@ struct FusedI8 : Words<2, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 4> {
 /* Weights of 4 bits for activations in bfloat16: even inputs in the low 16 bits of a word, odd ones in the high. */
 struct FusedI4 : Words<4, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 8> {
     typedef UnpackedPairs Unpacked;
+    typedef FusedI4 Panels;
     ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, b); }
     ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
         ISOTOKEN_UNROLL for (int i = 0; i < 4; i++) words[i] = pair((VecI)((VecU)packed >> (4 * i)));

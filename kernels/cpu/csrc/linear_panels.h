@@ -34,6 +34,8 @@ inline int32_t inputs_a_step(int32_t form) {
 
 inline int32_t bytes_an_input(int32_t form) { return form == FORM_F32 ? 4 : form == FORM_BF16 ? 2 : 1; }
 
+inline bool in_groups(int32_t form) { return form == FORM_I4_A8 || form == FORM_I8_GROUPS || form == FORM_I4_GROUPS; }
+
 /* How packed weights become those that tiles take: `words` steps of each. */
 struct Unpacking {
     void (*panel)(const char *packed, int32_t steps, char *unpacked); /* nullptr: they are */
@@ -47,6 +49,7 @@ struct Cut {
     Unpacking unpacking;
     char *unpacked;
     int32_t panels, steps, groups, rows_a_block, blocks;
+    int32_t inputs; /* filled up */
     int64_t panel_bytes; /* as packed */
 
     const char *packed(int32_t panel) const { return (const char *)op.weights.values + panel * panel_bytes; }
@@ -59,11 +62,10 @@ inline Cut cut(const Linear &op, Range rows, Unpacking unpacking) {
     const int32_t most = fitting > BLOCK_ROWS ? fitting : BLOCK_ROWS;
     const int32_t blocks = divide_up(count, most);
     const int32_t steps = inputs / inputs_a_step(op.weights.form);
-    return {op,    rows,
-            unpacking, nullptr,
-            divide_up(op.weights.outputs, PANEL), steps,
-            op.weights.group ? divide_up(inputs, op.weights.group) : 0, divide_up(count, blocks),
-            blocks, (int64_t)steps * STEP_BYTES};
+    const int32_t groups = in_groups(op.weights.form) ? divide_up(inputs, op.weights.group) : 0;
+    const int32_t panels = divide_up(op.weights.outputs, PANEL), rows_a_block = divide_up(count, blocks);
+    return {op,     rows,   unpacking,    nullptr, panels, steps,
+            groups, rows_a_block, blocks, inputs,  (int64_t)steps * STEP_BYTES};
 }
 
 /* A tile of the first column of a panel, from this row on. */
@@ -76,6 +78,7 @@ inline Tile tile_at(const Cut &cut, int32_t row, int32_t panel) {
     tile.panel_bytes = cut.panel_bytes;
     tile.steps = cut.steps * cut.unpacking.words;
     if (op.weights.form == FORM_I8) tile.start = op.weights.sums + panel * PANEL;
+    tile.steps_a_group = tile.steps;
     if (!cut.groups) return tile;
     tile.steps_a_group = op.weights.group / inputs_a_step(op.weights.form) * cut.unpacking.words;
     tile.panel_scales = (int64_t)cut.groups * PANEL;
@@ -115,9 +118,8 @@ int32_t run_panels(const Cut &cut, Tile tile, int32_t row, int32_t rows, int32_t
         if (tile.scales) tile.scales += vectors * LANES;
         tile.ahead_stride = 0;
     }
-    for (int32_t r = 0; r < rows; r++)
-        for (int32_t p = 0; p < panels; p++)
-            finish_row(cut.op, row + r, panel + p, sums + r * tile.ld_out + p * PANEL);
+    for (int32_t p = 0; p < panels; p++)
+        finish_rows(finish_of(cut.op, panel + p), row, rows, sums + p * PANEL, tile.ld_out);
     return panels;
 }
 

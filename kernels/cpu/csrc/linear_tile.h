@@ -23,14 +23,14 @@ enum {
 
 /* Rows of a tile of two vectors, so that its accumulators stay in registers. */
 template <class Form> constexpr int most_rows() {
-    if (Form::WORDS > 1) return STREAM_ROWS; /* more rows are worth unpacking for */
+    if (Form::WORDS > 1 || Form::SUM_STEPS > 0) return STREAM_ROWS; /* more rows are for other forms */
     if (VECTOR_REGISTERS == 32) return Form::GROUPED ? 6 : MOST_ROWS;
     return Form::GROUPED ? 2 : 4;
 }
 
 /* Vectors of columns beside each other: with few rows more, since each chain waits for its last addition. */
 template <class Form> constexpr int wide_vectors(int rows) {
-    if (rows == 1) return 8;
+    if (rows == 1 && Form::SUM_STEPS == 0) return 8;
     const int rows_of_four = VECTOR_REGISTERS == 32 && !Form::GROUPED ? STREAM_ROWS : 2;
     return rows <= rows_of_four ? 4 : 2;
 }
@@ -47,7 +47,7 @@ struct Tile {
     const char *ahead; /* what to fetch into the caches meanwhile, */
     int32_t ahead_stride; /* and how many bytes of it a step: 64, 128 or 0 for none */
     /* Of groups: */
-    int32_t steps_a_group;
+    int32_t steps_a_group; /* without groups: all */
     const uint16_t *scales; /* of the first column, [groups][PANEL] */
     int64_t panel_scales;
     const int32_t *sums; /* GroupsU4 and FusedI4A8: of the first row, where the sums of each group begin */
@@ -126,13 +126,15 @@ ISOTOKEN_INLINE void multiply_steps(typename Form::Acc (&acc)[ROWS][VECTORS], co
     }
 }
 
-/* A group's sums, not yet scaled. */
+/* The sums of a group, or of all inputs where there are none; not yet scaled. */
 template <class Form, int ROWS, int VECTORS>
 ISOTOKEN_INLINE void sum_group(VecF (&sums)[ROWS][VECTORS], const Tile &tile, const RowPointers &rows, int32_t group,
                                const char *&ahead) {
     const int32_t first = group * tile.steps_a_group, left = tile.steps - first;
     const int32_t last = first + (left < tile.steps_a_group ? left : tile.steps_a_group);
     const int32_t steps = Form::SUM_STEPS > 0 ? (int32_t)Form::SUM_STEPS : last - first;
+    ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
+        ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) sums[row][v] = VecF{};
     for (int32_t begin = first; begin < last; begin += steps) {
         typename Form::Acc acc[ROWS][VECTORS];
         ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++) {
@@ -143,7 +145,7 @@ ISOTOKEN_INLINE void sum_group(VecF (&sums)[ROWS][VECTORS], const Tile &tile, co
         ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
             ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) {
                 const VecF sum = as_float(acc[row][v]);
-                sums[row][v] = begin == first ? sum : sums[row][v] + sum;
+                sums[row][v] = Form::SUM_STEPS > 0 ? sums[row][v] + sum : sum;
             }
     }
 }
@@ -170,6 +172,9 @@ template <class Form, int ROWS, int VECTORS> __attribute__((noinline)) void run_
     VecF total[ROWS][VECTORS];
     if constexpr (Form::GROUPED) {
         multiply_groups<Form>(total, tile);
+    } else if constexpr (Form::SUM_STEPS > 0) {
+        const char *ahead = tile.ahead;
+        sum_group<Form>(total, tile, RowPointers::at(tile), 0, ahead);
     } else {
         typename Form::Acc acc[ROWS][VECTORS];
         ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
@@ -183,7 +188,8 @@ template <class Form, int ROWS, int VECTORS> __attribute__((noinline)) void run_
             ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) total[row][v] = as_float(acc[row][v]);
     }
     ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
-        ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) store(tile.out + row * (int64_t)tile.ld_out + v * LANES, total[row][v]);
+        ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++)
+            store(tile.out + row * (int64_t)tile.ld_out + v * LANES, total[row][v]);
 }
 
 } // namespace linear

@@ -18,8 +18,6 @@ struct PackedRow {
     float scale;       /* FORM_I8 */
 };
 
-inline bool in_groups(int32_t form) { return form == FORM_I4_A8 || form == FORM_I8_GROUPS || form == FORM_I4_GROUPS; }
-
 /* Of integers that were quantised elsewhere, take values and scales as they are. */
 inline void take_integers(const PackJob &job, int32_t row, int32_t filled, int32_t groups, PackedRow &out) {
     const int32_t inputs = row < 0 ? 0 : job.packed.inputs;
@@ -77,7 +75,7 @@ inline void put_row(const Weights &packed, int32_t panel, int32_t column, int32_
 inline bool pack_panels(const PackJob &job, Worker &worker) {
     const Weights &packed = job.packed;
     const int32_t filled = linear::divide_up(packed.inputs, 32) * 32;
-    const int32_t groups = packing::in_groups(packed.form) ? linear::divide_up(filled, packed.group) : 0;
+    const int32_t groups = linear::in_groups(packed.form) ? linear::divide_up(filled, packed.group) : 0;
     char *memory = (char *)worker.scratch((size_t)filled * 16);
     if (!memory) return false;
     packing::PackedRow row = {(float *)memory, (int8_t *)memory + (int64_t)filled * 4, (uint32_t *)memory + (int64_t)filled * 2,

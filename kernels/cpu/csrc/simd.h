@@ -33,6 +33,7 @@ typedef float VecF __attribute__((vector_size(LANES * 4)));
 typedef int32_t VecI __attribute__((vector_size(LANES * 4)));
 typedef uint32_t VecU __attribute__((vector_size(LANES * 4)));
 typedef int16_t VecS __attribute__((vector_size(LANES * 4)));    /* twice as many lanes */
+typedef int8_t VecB __attribute__((vector_size(LANES * 4)));     /* four times as many lanes */
 typedef uint16_t HalfVecU __attribute__((vector_size(LANES * 2))); /* as many lanes */
 
 /* As they may lie in memory: anywhere, and among anything. */

@@ -65,9 +65,10 @@ def test_extreme_integers_do_not_overflow(isa: str) -> None:
     case = make_case(np.random.default_rng(0), (p.FORM_I8, p.FORM_I8), (num_rows, outputs, inputs))
     x = np.full((num_rows, inputs), 1.0, np.float32)
     x[1::2] = -1.0
-    case.op.input = activations(p.FORM_I8, x, 32)
+    case.op.input = extremes = activations(p.FORM_I8, x, 32)
     ours, theirs = both(isa, case, num_rows)
     np.testing.assert_array_equal(ours, theirs)
+    assert extremes.kept
 
 
 @pytest.mark.parametrize("activation", [p.ACT_SILU, p.ACT_GELU, p.ACT_GELU_TANH, p.ACT_RELU])
@@ -85,9 +86,10 @@ def test_activations(isa: str, activation: int) -> None:
     bias = case.op.kept["bias"].reshape(-1, 2, 16)
     bias[:, 0] = np.concatenate([np.linspace(-100, 100, 512), np.linspace(-6, 6, 512)]).reshape(-1, 16)
     bias[:, 1] = 1
-    case.op.input = activations(p.FORM_F32, np.zeros((2, 32), np.float32), 32)
+    case.op.input = nothing = activations(p.FORM_F32, np.zeros((2, 32), np.float32), 32)
     ours, theirs = both(isa, case, 2)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=3e-7)
+    assert nothing.kept
 
 
 @pytest.mark.parametrize("isa", ISAS)
