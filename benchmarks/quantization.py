@@ -76,7 +76,8 @@ class Engine:
 
     def __init__(self, way: Way, plugins: Plugins) -> None:
         settings = {name: getattr(way, name) for name in Way.__dataclass_fields__}
-        config = EngineConfig(model=str(BUILTIN[MODEL]), **settings, max_num_seqs=8, prefix_caching=False)
+        settings |= {"max_num_seqs": 8, "prefix_caching": False, "num_threads": 1}
+        config = EngineConfig(model=str(BUILTIN[MODEL]), **settings)
         self._said: dict[str, list[NDArray[np.float32]]] = {}
         self._built = build_engine(config, plugins, self._publish)
         self.info = self._built.engine.info
@@ -234,7 +235,10 @@ def main(argv: list[str] | None = None) -> int:
         exact: list[NDArray[np.float32]] = []
         base = measure(figures.base, plugins, texts, exact)
         asked = list(ways(plugins, args.only))
-        found = {base.way: base} | {way: measure(way, plugins, texts, exact) for way in asked if way != base.way}
+        found = {base.way: base}
+        for way in (way for way in asked if way != base.way):
+            print(way, flush=True)
+            found[way] = measure(way, plugins, texts, exact)
         kept = {row.way: row for row in figures.rows if args.only and row.way.backend not in args.only}
         rates = {row.way: row.rates for row in figures.rows}
         figures.rows = sorted((kept | found).values(), key=lambda row: row.way.backend)
