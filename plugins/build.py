@@ -27,14 +27,12 @@ from ..core.kv_cache import KVCacheConfig
 from ..core.sampling import HostSampler
 from ..core.scheduler import SchedulerConfig
 from ..core.types import RequestOutput, StepStats, Unsupported
+from .choice import choose_backend
 from .drafters import DrafterContext
-from .manager import PluginError, Plugins
+from .manager import Plugins
 from .storage import check_storage
 
 log = logging.getLogger("isotoken.engine")
-
-AUTO_ORDER = {"cuda": ("torch",), "cpu": ("native", "onnxruntime", "torch")}
-"""For backend "auto": the first of these that is installed, for the device; see ARCHITECTURE section 8."""
 
 VERIFY_COST = {"cuda": 0.01, "cpu": 0.06}
 """RunnerInfo.verify_cost where a backend does not say: a weight's arithmetic for a token, over the time to read it."""
@@ -143,61 +141,6 @@ def build_ahead(config: EngineConfig, plugins: Plugins, on_progress: Callable[[s
     return Kept(path, name, settled.device, settled.dtype, tuple(reasons))
 
 
-def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -> tuple[str, Backend]:
-    """Construct the configured backend, or for "auto" the first of AUTO_ORDER that can run here."""
-    if config.backend != "auto":
-        return config.backend, _construct(config.backend, plugins)
-    device = config.device.split(":")[0]
-    order = AUTO_ORDER.get(device, tuple(dict.fromkeys(AUTO_ORDER["cuda"] + AUTO_ORDER["cpu"])))
-    passed_over: list[str] = []
-    found: dict[str, Backend] = {}
-    for name in order:
-        if name not in plugins.backends:
-            passed_over.append(f"{name}: not installed")
-            continue
-        try:
-            found[name] = _construct(name, plugins)
-        except (PluginError, Unsupported) as error:
-            passed_over.append(f"{name}: {str(error).splitlines()[0]}")
-    on_gpu = [
-        n
-        for n in AUTO_ORDER["cuda"]
-        if device in ("auto", "cuda") and n in found and "cuda" in found[n].capabilities.devices
-    ]
-    on_cpu = [n for n in AUTO_ORDER["cpu"] if device in ("auto", "cpu") and n in found]
-    for name in (*on_gpu, *on_cpu):
-        where = "a CUDA device is here" if name in on_gpu else "the first installed for the CPU"
-        order = AUTO_ORDER["cuda" if name in on_gpu else "cpu"]
-        before = [line for line in passed_over if line.partition(":")[0] in order[: order.index(name)]]
-        reasons.append(
-            f"backend {name}: {where} (order {', '.join(order)})" + "".join(f"; not {line}" for line in before)
-        )
-        return name, found[name]
-    passed_over += [
-        f"{name}: no {device} device that it could use is here"
-        + (f": {missing}" if (missing := backend.capabilities.missing_devices.get(device)) else "")
-        for name, backend in found.items()
-    ]
-    raise Unsupported(
-        f"no engine is installed that runs on device {config.device!r} ({'; '.join(passed_over)}). "
-        + _remedy(device, bool(found))
-    )
-
-
-def _remedy(device: str, any_installed: bool) -> str:
-    """Say what to do about a device that nothing here can use."""
-    if device == "cuda" and any_installed:
-        return "Let this process see the device, see to its driver and to libraries built for it, or leave device open"
-    if device == "cuda":
-        return "Install one (pip install torch, in a build for CUDA), or leave device open to run on the CPU"
-    if device in ("cpu", "auto"):
-        return (
-            "Install one (pip install isotoken[onnxruntime], or pip install torch), or choose the backend reference "
-            "(plain numpy, slow)"
-        )
-    return "Engines that are chosen by themselves run on cpu or cuda: name the backend for another device"
-
-
 def _within_budget(config: EngineConfig, reasons: list[str]) -> EngineConfig:
     """Run no more requests at once than get a token in each step: the newest would hold memory, and starve."""
     budget = config.max_num_batched_tokens
@@ -205,18 +148,6 @@ def _within_budget(config: EngineConfig, reasons: list[str]) -> EngineConfig:
         return config
     reasons.append(f"max_num_seqs {budget}: no more get a token in each step of max_num_batched_tokens={budget}")
     return replace(config, max_num_seqs=budget)
-
-
-def _construct(name: str, plugins: Plugins) -> Backend:
-    """Construct a backend. An engine that cannot be imported is the environment's lack, and no bug."""
-    provider = plugins.backends[name]
-    try:
-        backend: Backend = provider.factory()
-    except ImportError as error:
-        raise Unsupported(
-            f"backend {name} of {provider.distribution} cannot be used here: {error}; is what it needs installed?"
-        ) from error
-    return backend
 
 
 def _runner_config(

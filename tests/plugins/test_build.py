@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,9 @@ from isotoken.core.capabilities import Capabilities, unsupported
 from isotoken.core.interfaces import RunnerInfo
 from isotoken.core.kv_cache import KVCacheConfig, PagedKVCache
 from isotoken.core.types import CheckpointError, DecodeParams, Request, RequestOutput, Unsupported
-from isotoken.plugins.build import AUTO_ORDER, Built, EngineConfig, build_engine, choose_backend
+from isotoken.plugins import choice
+from isotoken.plugins.build import Built, EngineConfig, build_engine
+from isotoken.plugins.choice import AUTO_ORDER, choose_backend
 from isotoken.plugins.hookspecs import API_VERSION, hookimpl
 from isotoken.plugins.manager import PluginError, Plugins
 
@@ -94,10 +97,24 @@ def choose(plugins: Plugins, **settings: Any) -> tuple[str, list[str]]:
 CUDA = frozenset({"cpu", "cuda"})
 
 
-def test_auto_takes_torch_where_there_is_a_cuda_device() -> None:
+def test_auto_takes_torch_where_there_is_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "gpu_may_be_here", lambda: True)
     name, reasons = choose(only(torch=Stub(devices=CUDA), native=Stub()))
     assert name == "torch"
     assert "CUDA" in reasons[0]
+
+
+def test_auto_imports_no_engine_for_gpus_where_no_driver_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(choice, "GPU_FILES", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(sys, "platform", "linux")
+    made: list[str] = []
+    plugins = only(torch=Stub(), native=Stub())
+    monkeypatch.setattr(choice, "_construct", lambda name, _: made.append(name) or Stub())
+    assert choose(plugins)[0] == "native"
+    assert made == ["native"]
+    (tmp_path / "nvidiactl").touch()
+    assert choose(plugins)[0] == "native"
+    assert made == ["native", "torch", "native"]
 
 
 def test_auto_takes_the_first_installed_on_the_cpu() -> None:

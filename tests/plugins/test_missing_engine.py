@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from isotoken.core.capabilities import Capabilities
 from isotoken.core.types import Unsupported
-from isotoken.plugins.build import AUTO_ORDER, EngineConfig, choose_backend
+from isotoken.plugins.build import EngineConfig
+from isotoken.plugins.choice import AUTO_ORDER, choose_backend
 from isotoken.plugins.hookspecs import API_VERSION, hookimpl
 from isotoken.plugins.manager import Plugins
 

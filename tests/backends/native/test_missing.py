@@ -11,7 +11,8 @@ from isotoken.api.cli.app import app
 from isotoken.backends.native.plugin import load_backend
 from isotoken.core.types import Unsupported
 from isotoken.kernels.cpu import library
-from isotoken.plugins.build import EngineConfig, choose_backend
+from isotoken.plugins.build import EngineConfig
+from isotoken.plugins.choice import choose_backend
 from isotoken.plugins.manager import Plugins
 from typer.testing import CliRunner
 

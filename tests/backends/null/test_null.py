@@ -22,7 +22,8 @@ from isotoken.core.interfaces import RunnerConfig
 from isotoken.core.sampling import HostSampler
 from isotoken.core.types import CheckpointError, DecodeParams, Request, RequestOutput, Unsupported
 from isotoken.models import BUILTIN, DEFAULT_MODEL
-from isotoken.plugins.build import AUTO_ORDER, EngineConfig, build_engine
+from isotoken.plugins.build import EngineConfig, build_engine
+from isotoken.plugins.choice import AUTO_ORDER
 from isotoken.plugins.manager import Plugins
 from tokenizers import Tokenizer
 
