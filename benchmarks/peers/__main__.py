@@ -87,6 +87,7 @@ def _compare(given: argparse.Namespace, peer: type[Genai] | type[OpenVino] | typ
         finally:
             close_pair(pair)
     facts = {
+        "command": _command(),
         "model": given.model,
         "backend": given.backend,
         "threads": given.threads,
@@ -101,6 +102,12 @@ def _compare(given: argparse.Namespace, peer: type[Genai] | type[OpenVino] | typ
     if given.json:
         write_json(given.json, found, facts)
     return 0
+
+
+def _command() -> list[str]:
+    """What was asked for, but for where things lie on this machine."""
+    private, words = {"--peer-python": "PYTHON", "--json": "FILE"}, sys.argv[1:]
+    return [private.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
 if __name__ == "__main__":

@@ -173,3 +173,31 @@ def test_compared_with_the_real_one(tmp_path: Path) -> None:
         (workload, precision) for workload in ("W1", "W2", "W3", "W4") for precision in ("float32", "int8", "int4")
     }
     assert all(each["ratio"] > 0 for each in found)
+
+
+def test_the_page_shows_the_best_peer_of_each_width(tmp_path: Path) -> None:
+    from benchmarks.peers import document
+
+    def run(peer: str, theirs: float) -> dict[str, object]:
+        rounds = [Round(100, theirs, (1, 2), 0.1), Round(120, theirs, (1, 1), 0.0), Round(110, theirs, (2, 3), 0.0)]
+        found = Comparison("W1", "int8", "native, bfloat16, w8a8", peer, "its way", rounds, (0.02, 0.05), ("a", "b"))
+        path = tmp_path / f"{peer}.json"
+        facts = {"model": "m", "threads": 2, "machine": {"processor": "P", "CPUs": "2", "memory": "1 GiB"}}
+        write_json(path, [found], facts | {"versions": {peer: "1.0"}, "command": ["compare", peer]})
+        loaded: dict[str, object] = json.loads(path.read_text())
+        return loaded
+
+    results = document.read([run("slow", 40), run("fast", 50)])
+    row = document.tables(results).splitlines()[-1]
+    assert row == "| W1 one stream | **110** | 40 | 50 | **2.20 x** (2.00 to 2.40) | 20 / 50 |"
+    (tmp_path / "images").mkdir()
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
+    files = [str(tmp_path / f"{peer}.json") for peer in ("slow", "fast")]
+    command = [sys.executable, "-m", "benchmarks.peers.document", *files, "--docs", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT)
+    text = page.read_text()
+    assert row in text
+    assert text.startswith("before") and text.endswith("after\n") and "old" not in text
+    assert "<svg" in (tmp_path / "images" / "peers.svg").read_text()
+    assert (tmp_path / "benchmarks" / "peers-fast.json").exists()
