@@ -12,7 +12,7 @@ _CHOICES = {
     "backend": "backend to test, by the name it is registered under; may be repeated",
     "device": "device to test on, such as cpu or cuda (default: the fastest that the backend declares)",
     "dtype": "compute dtype to test, or all, or NAME:DTYPE for one backend; may be repeated (default: float32)",
-    "quantization": "quantised weights to test: int8, int4, w8a8, w4a8, none, all, NAME:int8 for one backend; repeatable",
+    "quantization": "quantised weights to test, such as int8, none, all, or NAME:int8 for one backend; may be repeated",
 }
 
 
