@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= torch,onnxruntime,test,dev
 JOBS ?= 2
 PYTEST_ARGS ?=
+KERNELS := setup.py $(wildcard kernels/cpu/csrc/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test lint types contracts unit fresh matrix format bench clean
@@ -15,15 +16,22 @@ help:  ## Show this help
 setup: $(VENV)/.ready  ## Make the virtual environment and install isotoken in it
 
 # torch comes first and pinned: its CPU build is enough here, and a later step must not replace it.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@ $(VENV)/.light
+
+# To serve, isotoken compiles kernels of its own for the CPU. Where there is no compiler ONNX Runtime takes their place.
+$(VENV)/.light: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable "$$(command -v c++ > /dev/null && echo . || echo '.[onnxruntime]')"
+	touch $@
+
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("isotoken needs Python 3.11 or later, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	touch $@
 
-serve: setup  ## Serve the built-in model on http://127.0.0.1:8000
+serve: $(VENV)/.light  ## Serve the built-in model on http://127.0.0.1:8000
 	$(BIN)/isotoken serve
 
 test: lint types contracts unit fresh  ## Everything that CI checks
