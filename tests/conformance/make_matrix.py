@@ -18,6 +18,7 @@ DATA = DOCS / "conformance"
 LEVELS = DATA / "levels.json"
 BACKENDS: dict[str, tuple[str, ...]] = {
     "reference": ("--dtype", "float64", "--dtype", "float32"),
+    "native": ("--dtype", "float32", "--dtype", "bfloat16", "--quantization", "all"),
     "torch": ("--dtype", "float32", "--dtype", "bfloat16", "--dtype", "float16"),
     "onnxruntime": ("--dtype", "float32", "--quantization", "all"),
 }
