@@ -9,9 +9,10 @@ from .attention import Attention
 from .blocks import Blocks
 from .gqa import GroupQueryAttention
 from .graph import Graph
-from .linear import make_linear
+from .linear import Linear, make_linear
 from .moe import mixture
 from .options import GraphOptions
+from .packed import PackedGemm
 from .paged import PagedAttention
 from .standard import StandardAttention
 from .weights import Weights
@@ -26,7 +27,7 @@ def build_graph(checkpoint: Checkpoint, options: GraphOptions) -> Graph:
     writer, spec = GraphWriter(), checkpoint.spec
     weights = Weights(writer, checkpoint, options)
     max_model_len = spec.resolve_max_model_len(options.max_model_len)
-    blocks = Blocks(writer, spec, options, weights, make_linear(writer, weights, options), max_model_len)
+    blocks = Blocks(writer, spec, options, weights, _make_linear(writer, weights, options, checkpoint), max_model_len)
     attention = _make_attention(blocks)
     x = _embed(blocks, attention.token_ids)
     normed = blocks.norm(x, "layers.0.input_norm")
@@ -35,6 +36,13 @@ def build_graph(checkpoint: Checkpoint, options: GraphOptions) -> Graph:
     logits = _logits(blocks, writer.op("Gather", attention.flat(x), attention.logits_indices, axis=0))
     writer.output(logits, "logits", ir.DataType.FLOAT, ("L", spec.vocab_size))
     return Graph.of(writer, options)
+
+
+def _make_linear(writer: GraphWriter, weights: Weights, options: GraphOptions, checkpoint: Checkpoint) -> Linear:
+    """Return the linear layer; ONNX Runtime's form for its CPU keeps a packed checkpoint packed."""
+    if checkpoint.packing and (options.linear, options.attention, options.dtype) == ("gemm", "gqa", "float32"):
+        return PackedGemm(writer, weights, options)
+    return make_linear(writer, weights, options)
 
 
 def _make_attention(blocks: Blocks) -> Attention:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...core.checkpoint import Checkpoint
+from ...core.packed_weights import QuantizedMatrix
 from .options import NUMPY_DTYPES, GraphOptions
 from .writer import Array, GraphWriter
 
@@ -26,6 +27,10 @@ class Weights:
     def array(self, name: str) -> Array:
         """Return the tensor as the checkpoint holds it, a packed one as floats."""
         return self._checkpoint.tensor(name)
+
+    def integers(self, name: str) -> QuantizedMatrix | None:
+        """Return a matrix that the checkpoint holds as integers, where it does; see Checkpoint.quantized."""
+        return self._checkpoint.quantized(self._stored_name(name))
 
     def stored(self, name: str) -> ir.Value:
         """Return an initializer that points into the checkpoint, in the dtype that the checkpoint has.

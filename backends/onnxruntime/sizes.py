@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo
+from ...core.packed_format import PackedFormat
 from ...core.quantization import SCHEMES
 from ..host_memory import gib
+from ..onnx_graph.packed import is_block
 from ..rows import num_rows
 from .memory import RowShape
 
@@ -57,9 +59,20 @@ def expected_weight_bytes(checkpoint: Checkpoint, quantization: str | None, dtyp
             total += checkpoint.location(name).num_bytes
         elif quantization and len(shape) == 2 and not name.endswith(".router"):
             total += SCHEMES[quantization].num_bytes(*shape)
+        elif dtype == "float32" and checkpoint.packing and checkpoint.is_packed(name):
+            total += _packed_bytes(checkpoint.packing, *shape)
         else:
             total += math.prod(shape) * ITEM_BYTES[dtype]
     return total
+
+
+def _packed_bytes(form: PackedFormat, outputs: int, inputs: int) -> int:
+    """Return what a packed matrix takes as the graph has it: integers with scales and zero points, or else floats."""
+    size = form.group_size or inputs
+    if not is_block(size):
+        return outputs * inputs * ITEM_BYTES["float32"]
+    num_blocks = -(-inputs // size)
+    return outputs * (num_blocks * (size * form.bits // 8 + ITEM_BYTES["float32"]) + -(-num_blocks // 2))
 
 
 def plan(

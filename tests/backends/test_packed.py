@@ -162,6 +162,23 @@ def test_one_is_served_through_the_engine(
     assert list(said.values()) == [sequence[-NUM_NEW_TOKENS:] for sequence in case.sequences]
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "native"])
+@pytest.mark.parametrize(("form", "share"), [("gptq-4", 0.3), ("gptq-8", 0.55), ("awq", 0.5)])
+def test_weights_stay_packed_where_kernels_take_them(
+    backend: str, form: str, share: float, plugins: Plugins, packed_case: Callable[[str], tuple[Case, Case]]
+) -> None:
+    """Layers take up to so much of what they do as floats; the embeddings and lm_head are left out of it."""
+    sizes = []
+    for case in packed_case(form):
+        checkpoint = Checkpoint.open(case.folder)
+        config = RunnerConfig(dtype="float32", max_model_len=case.max_model_len, num_threads=1, num_blocks=4)
+        runner = plugins.backends.get_factory(backend)().load(checkpoint, config)
+        tables = sum(4 * np.prod(checkpoint.shape(name)) for name in ("embed_tokens", "lm_head"))
+        sizes.append(runner.info.weight_bytes - tables)
+        runner.close()
+    assert sizes[0] < share * sizes[1]
+
+
 def test_what_is_quantised_is_not_quantised_again(
     plugins: Plugins, packed_case: Callable[[str], tuple[Case, Case]]
 ) -> None:
