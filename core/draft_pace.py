@@ -55,20 +55,26 @@ class DraftPace:
         """The share of guesses that were right lately, of those behind nothing but right ones."""
         return self._num_right / self._num_judged
 
-    def num_drafts(self, policy: DraftPolicy, num_requests: int) -> int:
-        """How many guesses to ask for now, `num_requests` sharing the step that verifies them."""
-        num_best = best_num_drafts(self.acceptance, policy.price(num_requests), policy.num_draft_tokens)
+    def num_drafts(self, policy: DraftPolicy, num_requests: int, *, may_try: bool = True) -> int:
+        """How many guesses to ask for now, `num_requests` sharing the step that verifies them.
+
+        Where none pays one is tried now and then, in a step in which it may be.
+        """
+        price = policy.price(num_requests)
+        num_best = best_num_drafts(self.acceptance, price, policy.num_draft_tokens)
         self.is_off = not num_best
         if num_best:
+            self._num_waited, self._pause = 0, FIRST_PAUSE
             return num_best
+        if price >= 1:  # not even guesses that are always right pay
+            return 0
         self._num_waited += 1
-        return int(self._num_waited > self._pause)  # one is tried until one comes to be verified
+        return int(may_try and self._num_waited > self._pause)  # until one comes to be verified, and is wrong
 
     def note(self, num_drafts: int, num_accepted: int) -> None:
         """Learn from a verification of at least one guess."""
-        if self.is_off:
-            self._num_waited = 0
-            self._pause = FIRST_PAUSE if num_accepted else min(2 * self._pause, LAST_PAUSE)
+        if self.is_off and not num_accepted:
+            self._num_waited, self._pause = 0, min(2 * self._pause, LAST_PAUSE)
         self._num_right = MEMORY * self._num_right + num_accepted
         self._num_judged = MEMORY * self._num_judged + min(num_accepted + 1, num_drafts)  # none behind a wrong one
 

@@ -14,6 +14,9 @@ log = logging.getLogger("isotoken.engine")
 
 T = TypeVar("T")
 
+TRY_EVERY = 8
+"""Steps: guesses that are only tried go together, for in a full batch one more token may cost as much as many."""
+
 
 class DraftCounts(NamedTuple):
     """What StepStats tells of drafting besides the guesses themselves."""
@@ -34,6 +37,7 @@ class Drafting:
         self._vocab_size = vocab_size
         self._policy = policy
         self._paces: dict[str, DraftPace] = {}
+        self._num_steps = 0
         self._num_undrafted = self._num_stops = self._num_failures = 0  # not told yet
 
     def draft(self, plan: Sequence[Scheduled], outputs: Sequence[RequestOutput]) -> None:
@@ -80,12 +84,14 @@ class Drafting:
     def _worth_it(self, requests: Sequence[Request], policy: DraftPolicy, num_requests: int) -> list[Request]:
         """Set how many guesses each request is to have, and return those for which there are to be any."""
         asked: list[Request] = []
+        self._num_steps += 1
+        may_try = self._num_steps % TRY_EVERY == 0
         for request in requests:
             pace = self._paces.get(request.id)
             if pace is None:
                 pace = self._paces[request.id] = DraftPace()
             was_off = pace.is_off
-            request.max_drafts = pace.num_drafts(policy, num_requests)
+            request.max_drafts = pace.num_drafts(policy, num_requests, may_try=may_try)
             self._num_stops += pace.is_off and not was_off
             if request.max_drafts:
                 asked.append(request)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from isotoken.core.draft_pace import DraftPolicy
+from isotoken.core.drafting import TRY_EVERY
 from isotoken.core.types import Request, StepStats
 
 from .drafters import GarbageDrafter, KnowingDrafter
@@ -121,6 +122,10 @@ POLICY = DraftPolicy(num_draft_tokens=4, verify_cost=0.06)
 LONG: dict[str, Any] = {"max_tokens": 90, "ignore_eos": True}
 
 
+NEVER_ZERO = tuple(range(1, 80))
+"""Nor an end: so that a guess of 0 is never right."""
+
+
 class Asked(KnowingDrafter):
     """Notes who was asked for how many guesses, and makes `num_tokens` of them all the same."""
 
@@ -202,6 +207,21 @@ def test_in_company_a_guess_must_be_surer() -> None:
         world.run()
         guesses[company] = sum(stats.num_drafted for stats in seen)
     assert guesses[1] > 0 == guesses[8]
+
+
+def test_guesses_that_are_only_tried_are_tried_together() -> None:
+    """Requests that came at different times have their tries in the same steps."""
+    drafter = Asked(4, {str(index): [0] * 200 for index in range(5)}, 0.0)
+    seen: list[StepStats] = []
+    runner = ToyRunner(num_blocks=300, block_size=4)
+    world = World.make(Setup(block_size=4, drafter=lambda _: drafter, draft_policy=POLICY), runner, on_step=seen.append)
+    for index in range(5):
+        world.add(make_request(str(index), [index + 1], max_tokens=100, allowed_token_ids=NEVER_ZERO, seed=index))
+        world.step()
+    world.run()
+    tries = [step for step, stats in enumerate(seen) if step > 30 and stats.num_drafted]
+    assert tries and len({step % TRY_EVERY for step in tries}) == 1
+    assert max(seen[step].num_drafted for step in tries) > 1
 
 
 def test_what_was_learnt_goes_with_the_request() -> None:

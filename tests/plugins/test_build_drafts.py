@@ -112,7 +112,7 @@ def test_a_draft_model_as_large_as_the_model_is_always_right_and_does_not_pay(fo
     assert run(build(adaptive, folder, draft_model="llama")) == tokens
     assert run(build(fixed, folder, draft_model="llama", fixed_drafts=True)) == tokens
     assert sum(stats.num_accepted for stats in fixed.stats) > 40
-    assert sum(stats.num_drafted for stats in adaptive.stats) <= 3
+    assert sum(stats.num_drafted for stats in adaptive.stats) == 0
     assert sum(stats.num_undrafted for stats in adaptive.stats) > 50
 
 
