@@ -15,6 +15,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 from setuptools.modified import newer_group
 
@@ -81,6 +82,14 @@ class BuildKernels(build_ext):
         return str(made)
 
 
+class PackageModules(build_py):
+    """The package's modules: its folder is the checkout itself, where this file lies too."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """Return package, name and file of each."""
+        return [found for found in super().find_package_modules(package, package_dir) if found[1] != "setup"]
+
+
 class PlatformWheel(bdist_wheel):
     """A wheel for a platform and any Python 3."""
 
@@ -93,5 +102,5 @@ sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / SOURCES).glob("
 kernels = Extension("isotoken.kernels.cpu._native", sources, optional=True)
 setup(
     ext_modules=[] if sys.platform == "win32" else [kernels],
-    cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_ext": BuildKernels, "build_py": PackageModules, "bdist_wheel": PlatformWheel},
 )
