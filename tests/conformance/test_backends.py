@@ -12,7 +12,9 @@ from isotoken.conformance import SUITE_VERSION
 from isotoken.conformance.levels import failures
 from isotoken.conformance.spec import behaviours
 from isotoken.conformance.subjects import TRAINED
+from isotoken.conformance.targets import QUANTIZATIONS
 from isotoken.core.checkpoint import Checkpoint
+from isotoken.kernels.cpu import library
 from isotoken.models import BUILTIN
 
 from .make_matrix import BACKENDS, DATA, DOCS, LEVELS, NOTE, draw, files, report
@@ -20,6 +22,7 @@ from .make_matrix import BACKENDS, DATA, DOCS, LEVELS, NOTE, draw, files, report
 STALE = "docs/conformance is stale: run `make matrix`"
 TARGETS = {
     "reference": ["float64", "float32"],
+    "native": [" ".join(filter(None, (d, q))) for d in ("float32", "bfloat16") for q in ("", *QUANTIZATIONS)],
     "torch": ["float32", "bfloat16", "float16"],
     "onnxruntime": ["float32", "float32 int8", "float32 int4"],
 }
@@ -36,6 +39,13 @@ def published(backend: str) -> dict[str, Any]:
     """The committed report of a backend."""
     contents: dict[str, Any] = json.loads((DATA / f"{backend}.json").read_text())
     return contents
+
+
+def lacks(backend: str) -> str:
+    """What keeps a backend from running here, if anything."""
+    if backend == "native":
+        return library.why_unavailable()
+    return "" if backend == "reference" or find_spec(backend) else "is not installed"
 
 
 def precision(target: dict[str, Any]) -> str:
@@ -83,6 +93,12 @@ def test_levels_are_of_this_suite_and_hold() -> None:
     [
         ("reference", ("--dtype", "float64"), ""),
         ("reference", ("--dtype", "float32"), PARTLY),
+        ("native", ("--dtype", "float32"), ""),
+        ("native", ("--dtype", "bfloat16"), ""),
+        ("native", ("--dtype", "bfloat16", "--quantization", "w8a8"), ""),
+        ("native", ("--dtype", "bfloat16", "--quantization", "w4a8"), PARTLY),
+        ("native", ("--quantization", "int4"), PARTLY),
+        ("native", ("--quantization", "int8"), PARTLY),
         ("torch", ("--dtype", "float32"), ""),
         ("torch", ("--dtype", "bfloat16"), ""),
         ("torch", ("--dtype", "float16"), PARTLY),
@@ -94,8 +110,8 @@ def test_levels_are_of_this_suite_and_hold() -> None:
 )
 def test_conforms_as_published(backend: str, choice: tuple[str, ...], only: str, tmp_path: Path) -> None:
     """Every behaviour has the outcome that the committed report says, with the same reasons."""
-    if find_spec(backend) is None and backend != "reference":
-        pytest.skip(f"{backend} is not installed")
+    if missing := lacks(backend):
+        pytest.skip(f"{backend}: {missing}")
     path = tmp_path / "out.json"
     assert report(backend, choice, path, *(("-k", only) if only else ())) == 0
     (found,) = json.loads(path.read_text())["targets"]
