@@ -76,6 +76,8 @@ bool run_heads(const Heads &op, const Step &step, Worker &worker) {
         const int32_t token = unit / heads_a_token, index = unit % heads_a_token;
         const float *row = op.qkv + (int64_t)token * op.ld;
         const int32_t slot = step.slot_mapping[token], offset = slot % cache.block_size, place = offset % TOKENS_A_BLOCK;
+        if (index == 0 && unit + heads_a_token < units.end)
+            prefetch_row(row + op.ld, heads_a_token * dim);
         if (op.norm_all && norms.token != token)
             norms = norms_of(op, token, row);
         memcpy(head, row + (int64_t)index * dim, dim * sizeof(float)); /* beyond it zeros stay */
