@@ -13,12 +13,11 @@ import argparse
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from isotoken.api.bench.results import Report, load_report
+from isotoken.api.bench.results import load_report
 from isotoken.api.text import TextModel
 from isotoken.core.types import DecodeParams, Request, RequestOutput
 from isotoken.models import BUILTIN
@@ -27,48 +26,13 @@ from isotoken.plugins.build import EngineConfig, build_engine
 from isotoken.plugins.manager import Plugins
 from numpy.typing import NDArray
 
+from .quantization_page import COMPARED, MODEL, READ, Figures, Row, Way, fineness, load, section, with_speeds
 from .schedulers import write_page
 
-MODEL = "isotoken-small"
 SEED = "0 held out"  # of models/training/evaluate.py: never trained on
-READ, COMPARED = 600, 200  # documents: for perplexity, as evaluation.json has it; for whole distributions
 BEGIN, END = (f"<!-- quantization: {word} -->" for word in ("begin (made by benchmarks/quantization.py)", "end"))
 DOCS = Path(__file__).parents[1] / "docs"
 LEFT_OUT = ("reference", "null")  # float32 in numpy; no model at all
-WORKLOADS = ("W1", "W2")
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to hold weights and K/V on one backend."""
-
-    backend: str
-    dtype: str
-    quantization: str | None = None
-    kv_cache_dtype: str = "auto"
-
-
-@dataclass(slots=True)
-class Row:
-    """What came of it. Of divergence and others, the mean over all positions of the compared documents."""
-
-    way: Way
-    weight_bytes: int
-    kv_bytes_per_token: float
-    perplexity: float
-    divergence: float  # KL(float32 || this), nats a token
-    differing: float  # share of positions where another token is the most likely
-    positions: int
-    rates: dict[str, float] = field(default_factory=dict)  # tokens a second by workload, of a quiet machine
-
-
-@dataclass(slots=True)
-class Figures:
-    """What docs/benchmarks/quantization.json holds."""
-
-    base: Way
-    rows: list[Row] = field(default_factory=list)
-    speed: str = ""  # the command that measured the rates
 
 
 class Engine:
@@ -153,70 +117,9 @@ def ways(plugins: Plugins, only: Sequence[str] = ()) -> Iterator[Way]:
         yield from (Way(name, dtype) for dtype in dtypes)
         computed = dtypes[-1]
         known = [q for q in plugins.quantizations if q in can.quantizations]
-        yield from (Way(name, computed, quantization) for quantization in sorted(known, key=_fineness))
+        yield from (Way(name, computed, quantization) for quantization in sorted(known, key=fineness))
         narrower = [k for k in sorted(can.kv_cache_dtypes) if k not in dtypes]
         yield from (Way(name, computed, None, kv_dtype) for kv_dtype in narrower)
-
-
-def _fineness(quantization: str) -> tuple[bool, str]:
-    return "4" in quantization[:4], quantization
-
-
-def with_speeds(figures: Figures, report: Report) -> None:
-    """Take the rates of a saved comparison into the rows that they are of. Raises ValueError for one that is no use."""
-    if not report.ok or report.share != 1 or report.rounds < 3:
-        raise ValueError("such a run is not published: it needs right tokens, whole workloads and three rounds")
-    for row in figures.rows:
-        way = row.way
-        row.rates = {
-            result.workload: result.rate
-            for result in report.results
-            if result.workload in WORKLOADS
-            and (result.variant.backend, result.variant.dtype, result.variant.quantization)
-            == (way.backend, way.dtype, way.quantization)
-            and way.kv_cache_dtype == "auto"
-        }
-    figures.speed = report.command
-
-
-def table(figures: Figures) -> str:
-    """Return the figures as Markdown."""
-    has_speed = any(row.rates for row in figures.rows)
-    heads = ["Backend", "Computed in", "Weights", "K/V", "weights, MB", "K/V, bytes a token"]
-    heads += [f"{workload}, tokens/s" for workload in WORKLOADS] if has_speed else []
-    heads += ["perplexity", "divergence, nats", "another best token"]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---|---|---" + "|--:" * (len(heads) - 4) + "|"]
-    for row in figures.rows:
-        way = row.way
-        cells = [f"`{way.backend}`", way.dtype, _code(way.quantization or "as they are")]
-        cells += [_code("as computed" if way.kv_cache_dtype == "auto" else way.kv_cache_dtype)]
-        cells += [f"{row.weight_bytes / 1e6:.2f}", f"{row.kv_bytes_per_token:.0f}"]
-        if has_speed:
-            cells += [f"{row.rates[w]:.0f}" if w in row.rates else "" for w in WORKLOADS]
-        cells += [f"{row.perplexity:.4f}", f"{row.divergence:.6f}", f"{row.differing:.2%}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _code(text: str) -> str:
-    return text if " " in text else f"`{text}`"
-
-
-def section(figures: Figures) -> str:
-    """Return what goes between the marks."""
-    positions = figures.rows[0].positions if figures.rows else 0
-    speeds = (
-        f"Speeds: `{figures.speed}`, medians of rounds in turn."
-        if figures.speed
-        else "Speeds are left out until they have been measured on a quiet machine: `isotoken bench random-125m "
-        "--quantization ...`, see [benchmarks](../benchmarks/README.md)."
-    )
-    return f"""{table(figures)}
-
-`{MODEL}`, {READ} documents that it was not trained on (perplexity) and the {positions:,} positions of the first
-{COMPARED} of them (divergence: the mean of KL(float32 || this) over the whole vocabulary; how often another token than
-float32's is the most likely). The float32 is `{figures.base.backend}`'s. {speeds}
-"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -251,11 +154,6 @@ def main(argv: list[str] | None = None) -> int:
     write_page(args.docs / "quantization.md", section(figures), BEGIN, END)
     print(section(figures))
     return 0
-
-
-def load(path: Path) -> Figures:
-    """Read saved figures."""
-    return msgspec.json.decode(path.read_bytes(), type=Figures)
 
 
 def held_out() -> list[list[int]]:

@@ -16,20 +16,8 @@ from .made import report
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # benchmarks/ is no part of the package
 
 from benchmarks import quantization
-from benchmarks.quantization import (
-    BEGIN,
-    DOCS,
-    END,
-    Figures,
-    Row,
-    Way,
-    load,
-    main,
-    section,
-    table,
-    ways,
-    with_speeds,
-)
+from benchmarks.quantization import BEGIN, DOCS, END, main, ways
+from benchmarks.quantization_page import LARGE, Figures, Row, Way, load, section, sizes, table, with_speeds
 
 
 def row(way: Way, **values: float) -> Row:
@@ -48,12 +36,21 @@ def test_a_table_has_speeds_only_where_they_were_measured() -> None:
     figures = Figures(plain, [row(plain), row(rounded, divergence=0.003525, differing=0.0402)])
     assert "tokens/s" not in table(figures)
     assert "left out until they have been measured on a quiet machine" in section(figures)
-    assert "| `onnxruntime` | float32 | `int4` | as computed | 34.21 | 10240 | 1.8067 | 0.003525 | 4.02% |" in table(
-        figures
+    assert (
+        "| `onnxruntime` | float32 | `int4` | as computed | 34.21 | 0% | 10240 | 1.8067 | 0.003525 | 4.02% |"
+        in table(figures)
     )
     figures.rows[1].rates = {"W1": 300.4}
     assert "| W1, tokens/s | W2, tokens/s |" in table(figures)
     assert "| 10240 | 300 |  | 1.8067 |" in table(figures)
+
+
+def test_the_sizes_of_a_large_model_are_those_of_its_matrices() -> None:
+    lines = sizes(LARGE).splitlines()
+    assert "| 16 bits | 16.06 | 100% |" in lines  # 8,030,261,248 parameters
+    tables, layers = 128256 * 4096, 32 * (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
+    int4 = (tables + layers) * 18 / 32 + 2 * tables + 2 * 4096 * 65
+    assert f"| `int4` | {int4 / 1e9:.2f} | {int4 / 16.0605e9:.0%} |" in lines
 
 
 def test_speeds_come_from_a_run_that_may_be_published() -> None:
