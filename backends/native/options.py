@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULTS: Mapping[str, str] = {"pin": "off", "spin_us": "200", "isa": "auto", "pack_cache": "auto"}
+DEFAULTS: Mapping[str, str] = {"pin": "off", "spin_us": "200", "isa": "auto", "pack_cache": "off"}
 MAX_SPIN_US = 1_000_000
 
 
@@ -20,7 +20,8 @@ class Options:
     spin_us: microseconds that a thread waits in a loop for more work before it sleeps.
     isa: the instruction set, for tests and comparisons; `auto` is the best that runs here.
     pack_cache: where quantised weights are kept for the next start: `auto` is ~/.cache/isotoken/native, else a
-    folder, or `off`.
+    folder, or `off`. Packing takes no longer than reading what was packed, so this pays where the disk is slow: the
+    next start reads a half or a quarter as much.
     """
 
     pin: tuple[int, ...] | bool

@@ -20,9 +20,10 @@ Models = Callable[[str], Checkpoint]
 def test_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     found = Options.read({})
-    assert found == Options(pin=False, spin_us=200, isa="", pack_cache=tmp_path / "isotoken" / "native")
+    assert found == Options(pin=False, spin_us=200, isa="", pack_cache=None)
+    assert Options.read({"pack_cache": "auto"}).pack_cache == tmp_path / "isotoken" / "native"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert Options.read({}).pack_cache == Path.home() / ".cache" / "isotoken" / "native"
+    assert Options.read({"pack_cache": "auto"}).pack_cache == Path.home() / ".cache" / "isotoken" / "native"
 
 
 def test_all_of_them_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
