@@ -165,6 +165,8 @@ template <class Form> bool run_tiles(const Attention &op, const Step &step, Work
 }
 
 bool run_attention(const Attention &op, const Step &step, Worker &worker) {
+    if (op.cache.head_dim > MAX_HEAD_DIM)
+        return false;
     switch (op.cache.form) {
     case FORM_F32: return run_tiles<FloatCache>(op, step, worker);
     case FORM_BF16: return run_tiles<Bf16Cache>(op, step, worker);

@@ -1,7 +1,8 @@
-/* Attention over a bfloat16 cache in the matrix unit of AMX, whose tiles a piece of keys or values is made of as it lies.
+/* Attention over a bfloat16 cache in the matrix unit of AMX, which takes pieces of keys and values as they lie.
  *
- * A tile of keys is 16 pairs of dimensions by 16 tokens, one of values 8 pairs of tokens by 16 dimensions. The unit adds
- * up a tile's products in an order of its own, and tiles in the order that is written here: for one row as for sixteen.
+ * A tile of keys is 16 pairs of dimensions by 16 tokens, one of values 8 pairs of tokens by 16 dimensions. The unit
+ * adds up a tile's products in an order of its own, and tiles in the order that is written here: for one row as for
+ * sixteen.
  */
 #ifndef ISOTOKEN_CPU_ATTENTION_AMX_H
 #define ISOTOKEN_CPU_ATTENTION_AMX_H
@@ -13,8 +14,8 @@
 namespace isotoken {
 namespace {
 
-/* Tiles 0 to 3 hold sums. 4 times 5 are whole: 16 rows of queries, 16 pairs of dimensions of keys. 6 times 7 are half as
- * deep: 8 pairs of weights and of values, or of a head size's rest. The unit reads it as it lies here. */
+/* Tiles 0 to 3 hold sums. 4 times 5 are whole: 16 rows of queries, 16 pairs of dimensions of keys. 6 times 7 are half
+ * as deep: 8 pairs of weights and of values, or of a head size's rest. The unit reads it as it lies here. */
 struct AttentionShape {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];

@@ -1,7 +1,7 @@
 /* What attention does differently for each form of the K/V cache.
  *
- * Keys are 32-bit words, those of 16 tokens side by side; a query is words of the same kind. Values come in steps of one
- * token, or of a pair; so do the weights that they are multiplied by.
+ * Keys are 32-bit words, those of 16 tokens side by side; a query is words of the same kind. Values come in steps of
+ * one token, or of a pair; so do the weights that they are multiplied by.
  */
 #ifndef ISOTOKEN_CPU_ATTENTION_FORMS_H
 #define ISOTOKEN_CPU_ATTENTION_FORMS_H

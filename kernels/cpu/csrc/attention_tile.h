@@ -69,8 +69,8 @@ constexpr int vectors_at_once(int rows) { return rows * 4 + 5 <= VECTOR_REGISTER
 
 /* Not inlined: the sums stay in registers where nothing else wants them. */
 template <class Form, int ROWS, int COLUMNS>
-__attribute__((noinline)) void score_columns(TileScratch &tile, const char *const *columns, const char *const *ahead, int num_words,
-                          int place) {
+__attribute__((noinline)) void score_columns(TileScratch &tile, const char *const *columns, const char *const *ahead,
+                                             int num_words, int place) {
     typename Form::Score sums[ROWS][COLUMNS];
     ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)
         ISOTOKEN_UNROLL for (int c = 0; c < COLUMNS; c++) sums[row][c] = Form::start(tile.rows[row].query_sum);
@@ -110,7 +110,8 @@ inline void score_chunk(TileScratch &tile, const Chunk &chunk, const Chunk &next
 
 /* Add up weight * value over a chunk for VECTORS vectors of each row's outputs, from dimension `first` on. */
 template <class Form, int ROWS, int VECTORS>
-__attribute__((noinline)) void weigh_columns(TileScratch &tile, const Chunk &chunk, const Chunk &next, int dim, int first) {
+__attribute__((noinline)) void weigh_columns(TileScratch &tile, const Chunk &chunk, const Chunk &next, int dim,
+                                             int first) {
     enum { STEPS = TOKENS_A_BLOCK / Form::TOKENS_A_STEP };
     VecF sums[ROWS][VECTORS];
     ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++)

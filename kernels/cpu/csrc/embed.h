@@ -12,7 +12,8 @@ inline float widened(const float *from) { return *from; }
 inline float widened_bf16(const uint16_t *from) { return from_bf16(*from); }
 inline float widened_f16(const uint16_t *from) { return from_f16(*from); }
 
-template <class Stored> inline void embed_row(const Embed &op, int64_t token, int32_t id, float (*widen)(const Stored *)) {
+template <class Stored>
+inline void embed_row(const Embed &op, int64_t token, int32_t id, float (*widen)(const Stored *)) {
     const Stored *from = (const Stored *)op.table + (int64_t)id * op.size;
     float *x = op.x + token * op.ld;
     for (int i = 0; i < op.size; ++i)

@@ -69,13 +69,16 @@ bool run_heads(const Heads &op, const Step &step, Worker &worker) {
     const Cache &cache = op.cache;
     const int dim = cache.head_dim, kv_heads = cache.num_kv_heads, num_heads = op.num_heads;
     const int heads_a_token = num_heads + 2 * kv_heads;
+    if (dim > MAX_HEAD_DIM)
+        return false;
     alignas(64) float head[MAX_HEAD_DIM] = {};
     ProjectionNorms norms;
     const Range units = share_of(step.num_tokens * heads_a_token, worker);
     for (int32_t unit = units.begin; unit < units.end; ++unit) {
         const int32_t token = unit / heads_a_token, index = unit % heads_a_token;
         const float *row = op.qkv + (int64_t)token * op.ld;
-        const int32_t slot = step.slot_mapping[token], offset = slot % cache.block_size, place = offset % TOKENS_A_BLOCK;
+        const int32_t slot = step.slot_mapping[token], offset = slot % cache.block_size;
+        const int place = offset % TOKENS_A_BLOCK;
         if (index == 0 && unit + heads_a_token < units.end)
             prefetch_row(row + op.ld, heads_a_token * dim);
         if (op.norm_all && norms.token != token)

@@ -40,7 +40,7 @@ inline Range own_rows(const Head &head, const Step &step, const Worker &worker) 
     return {rows.begin + share.begin, rows.begin + share.end};
 }
 
-/* Rows were written by all threads just before: they come from other cores' caches, a line at a time unless asked for. */
+/* Rows were written by all threads just before, so they come from other cores' caches: slowly unless asked for. */
 inline void prefetch_row(const float *x, int size) {
     for (int i = 0; i < size; i += 16)
         prefetch(x + i);
