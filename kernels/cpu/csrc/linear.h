@@ -11,13 +11,22 @@ namespace isotoken {
 namespace {
 namespace linear {
 
+/* Arithmetic without subnormal numbers while this lives: AMX has none, and AVX-512 is to give the same bits. */
+struct LikeAmx {
+#if defined(__AMX_TILE__)
+    const unsigned before = _mm_getcsr();
+    LikeAmx() { _mm_setcsr(before | 0x8040); } /* results are flushed to zero, operands taken for zeros */
+    ~LikeAmx() { _mm_setcsr(before); }
+#endif
+};
+
 template <class Form> bool run_plain(const Linear &op, Range rows, Worker &worker) {
     return run_cut<Form>(op, rows, {nullptr, 1}, worker);
 }
 
 inline bool run_bf16(const Linear &op, Range rows, Worker &worker) {
 #if defined(__AMX_TILE__)
-    if (rows.end - rows.begin <= STREAM_ROWS) return run_plain<PlainPairs>(op, rows, worker); /* the same bits */
+    if (rows.end - rows.begin <= PlainPairs::FUSED_ROWS) return run_plain<PlainPairs>(op, rows, worker); /* the same bits */
     return run_plain<AmxBF16>(op, rows, worker);
 #else
     return run_plain<PlainBF16>(op, rows, worker);
@@ -33,7 +42,7 @@ inline bool run_i8(const Linear &op, Range rows, Worker &worker) {
 
 /* Few rows unpack as they go, more of them unpack each panel once: the same sums either way. */
 template <class Form> bool run_fused(const Linear &op, Range rows, Worker &worker) {
-    if (rows.end - rows.begin <= STREAM_ROWS) return run_cut<Form>(op, rows, {nullptr, 1}, worker);
+    if (rows.end - rows.begin <= Form::FUSED_ROWS) return run_cut<Form>(op, rows, {nullptr, 1}, worker);
     return run_cut<typename Form::Unpacked>(op, rows, {unpack_panel<typename Form::Panels>, Form::WORDS}, worker);
 }
 
@@ -48,6 +57,7 @@ template <class Form> bool run_weights_alone(const Linear &op, Range rows, Worke
 inline bool run_linear(const Linear &op, const Step &step, Worker &worker) {
     const Range rows = row_range(op.head, step);
     if (rows.begin >= rows.end) return true;
+    [[maybe_unused]] const linear::LikeAmx like_amx;
     switch (op.weights.form) {
     case FORM_F32:
         return linear::run_plain<linear::PlainF32>(op, rows, worker);

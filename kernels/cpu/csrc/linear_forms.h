@@ -1,7 +1,8 @@
 /* Forms of weights, as a tile multiplies them: what becomes of a step of packed weights, and how it meets activations.
  *
  * A step gives each output 4 bytes. Forms of several words unpack them into as many steps of a simpler form, of which
- * each meets 4 bytes of activations. An unpacked panel therefore is a panel of the simpler form.
+ * each meets 4 bytes of activations. An unpacked panel therefore is a panel of the simpler form; it pays for more than
+ * FUSED_ROWS.
  */
 #ifndef ISOTOKEN_CPU_LINEAR_FORMS_H
 #define ISOTOKEN_CPU_LINEAR_FORMS_H
@@ -46,8 +47,13 @@ enum { PAIR_SUM_INPUTS = 32 };
 typedef AmxGroupsBF16 UnpackedPairs;
 typedef AmxGroupsI4 UnpackedI4A8;
 typedef SignedI4A8 PanelsI4A8;
-ISOTOKEN_INLINE EvenOdd dot_pairs(EvenOdd acc, VecI a, VecI b) {
-    return {fma(low_bf16(a), low_bf16(b), acc.even), fma(high_bf16(a), high_bf16(b), acc.odd)};
+struct Pair { /* of weights, as they meet activations */
+    VecF low, high;
+};
+ISOTOKEN_INLINE Pair as_pair(VecF low, VecF high) { return {low, high}; }
+ISOTOKEN_INLINE Pair as_pair(VecI pairs) { return {low_bf16(pairs), high_bf16(pairs)}; }
+ISOTOKEN_INLINE EvenOdd dot_pairs(EvenOdd acc, VecI a, Pair b) {
+    return {fma(low_bf16(a), b.low, acc.even), fma(high_bf16(a), b.high, acc.odd)};
 }
 #else
 struct GroupsBF16;
@@ -58,7 +64,10 @@ enum { PAIR_SUM_INPUTS = 0 };
 typedef GroupsBF16 UnpackedPairs;
 typedef GroupsU4 UnpackedI4A8;
 typedef FusedI4A8 PanelsI4A8;
-ISOTOKEN_INLINE VecF dot_pairs(VecF acc, VecI a, VecI b) { return dot_bf16(acc, a, b); }
+typedef VecI Pair;
+ISOTOKEN_INLINE Pair as_pair(VecF low, VecF high) { return pair_bf16(low, high); }
+ISOTOKEN_INLINE Pair as_pair(VecI pairs) { return pairs; }
+ISOTOKEN_INLINE VecF dot_pairs(VecF acc, VecI a, Pair b) { return dot_bf16(acc, a, b); }
 #endif
 
 struct PlainF32 : DotF32, Grouped<false> {};
@@ -68,7 +77,8 @@ struct GroupsBF16 : DotBF16, Grouped<true> {};
 
 /* bfloat16 where sums have the order of AMX, for few rows. */
 struct PlainPairs : Words<1, PairSum>, Grouped<false, PAIR_SUM_INPUTS / 2> {
-    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, b); }
+    enum { FUSED_ROWS = 3 };
+    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, as_pair(b)); }
 };
 
 /* Activations without a sign, weights with one. */
@@ -83,6 +93,8 @@ struct GroupsU4 : Words<1, VecI>, Grouped<true> {
 
 /* Two of them to a byte. */
 struct FusedI4A8 : Words<2, VecI>, Grouped<true> {
+    typedef VecI Word;
+    enum { FUSED_ROWS = 8 };
     typedef UnpackedI4A8 Unpacked;
     typedef PanelsI4A8 Panels;
     ISOTOKEN_INLINE VecI dot(VecI acc, VecI a, VecI b) { return dot_u8s8(acc, b, a); }
@@ -104,10 +116,12 @@ struct SignedI4A8 : FusedI4A8 {
 struct FusedI8 : Words<2, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 4> {
     typedef UnpackedPairs Unpacked;
     typedef FusedI8 Panels;
-    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, b); }
-    ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
-        words[0] = pair_bf16(to_float(packed << 24 >> 24), to_float(packed << 16 >> 24));
-        words[1] = pair_bf16(to_float(packed << 8 >> 24), to_float(packed >> 24));
+    typedef Pair Word;
+    enum { FUSED_ROWS = 4 };
+    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, Pair b) { return dot_pairs(acc, a, b); }
+    ISOTOKEN_INLINE void unpack(VecI packed, Pair *words) {
+        words[0] = as_pair(to_float(packed << 24 >> 24), to_float(packed << 16 >> 24));
+        words[1] = as_pair(to_float(packed << 8 >> 24), to_float(packed >> 24));
     }
 };
 
@@ -115,9 +129,11 @@ struct FusedI8 : Words<2, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 4> {
 struct FusedI4 : Words<4, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 8> {
     typedef UnpackedPairs Unpacked;
     typedef FusedI4 Panels;
-    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, VecI b) { return dot_pairs(acc, a, b); }
-    ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
-        ISOTOKEN_UNROLL for (int i = 0; i < 4; i++) words[i] = pair((VecI)((VecU)packed >> (4 * i)));
+    typedef Pair Word;
+    enum { FUSED_ROWS = 3 };
+    ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, Pair b) { return dot_pairs(acc, a, b); }
+    ISOTOKEN_INLINE void unpack(VecI packed, Pair *words) {
+        ISOTOKEN_UNROLL for (int i = 0; i < 4; i++) words[i] = as_pair(pair((VecI)((VecU)packed >> (4 * i))));
     }
     /* The lowest 4 bits of each half of a lane, less 8. */
     ISOTOKEN_INLINE VecI pair(VecI fours) {
@@ -133,14 +149,25 @@ struct FusedI4 : Words<4, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 8> {
     }
 };
 
+/* Words as they lie in unpacked panels. */
+ISOTOKEN_INLINE void store_word(char *to, VecI word) { store_int(to, word); }
+#if defined(__AMX_TILE__)
+ISOTOKEN_INLINE void store_word(char *to, Pair word) { store_int(to, pair_bf16(word.low, word.high)); }
+ISOTOKEN_INLINE VecF low_of(Pair word) { return word.low; }
+ISOTOKEN_INLINE VecF high_of(Pair word) { return word.high; }
+#else
+ISOTOKEN_INLINE VecF low_of(Pair word) { return low_bf16(word); }
+ISOTOKEN_INLINE VecF high_of(Pair word) { return high_bf16(word); }
+#endif
+
 /* Unpack a panel of packed steps into one of Form::Unpacked. */
 template <class Form> void unpack_panel(const char *packed, int32_t steps, char *unpacked) {
     for (int32_t step = 0; step < steps; step++)
         for (int v = 0; v < PANEL / LANES; v++) {
-            VecI words[Form::WORDS];
+            typename Form::Word words[Form::WORDS];
             Form::unpack(load_int(packed + (step * PANEL + v * LANES) * 4), words);
             for (int word = 0; word < Form::WORDS; word++)
-                store_int(unpacked + ((int64_t)(step * Form::WORDS + word) * PANEL + v * LANES) * 4, words[word]);
+                store_word(unpacked + ((int64_t)(step * Form::WORDS + word) * PANEL + v * LANES) * 4, words[word]);
         }
 }
 
@@ -148,12 +175,12 @@ template <class Form> void unpack_panel(const char *packed, int32_t steps, char 
 template <class Form> void unpack_panel_f32(const char *packed, int32_t steps, char *unpacked) {
     for (int32_t step = 0; step < steps; step++)
         for (int v = 0; v < PANEL / LANES; v++) {
-            VecI words[Form::WORDS];
+            typename Form::Word words[Form::WORDS];
             Form::unpack(load_int(packed + (step * PANEL + v * LANES) * 4), words);
             for (int word = 0; word < Form::WORDS; word++) {
                 float *to = (float *)unpacked + (int64_t)(step * Form::WORDS + word) * 2 * PANEL + v * LANES;
-                store(to, low_bf16(words[word]));
-                store(to + PANEL, high_bf16(words[word]));
+                store(to, low_of(words[word]));
+                store(to + PANEL, high_of(words[word]));
             }
         }
 }

@@ -98,7 +98,7 @@ ISOTOKEN_INLINE void multiply_step(typename Form::Acc (&acc)[ROWS][VECTORS], con
     } else {
         ISOTOKEN_UNROLL for (int v = 0; v < VECTORS; v++) {
             const char *from = weights + column_offset(v, panel_bytes);
-            VecI words[Form::WORDS];
+            typename Form::Word words[Form::WORDS];
             Form::unpack(load_int(from), words);
             if ((v * VECTOR_BYTES) % 64 == 0) prefetch(from + STREAM_AHEAD);
             ISOTOKEN_UNROLL for (int word = 0; word < Form::WORDS; word++)
