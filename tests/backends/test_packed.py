@@ -179,6 +179,19 @@ def test_weights_stay_packed_where_kernels_take_them(
     assert sizes[0] < share * sizes[1]
 
 
+@pytest.mark.parametrize("attention", ["gqa", "standard"])
+def test_a_packed_checkpoint_can_be_exported(
+    attention: str, tmp_path: Path, plugins: Plugins, packed_case: Callable[[str], tuple[Case, Case]]
+) -> None:
+    sizes = []
+    for place, case in zip(("packed", "plain"), packed_case("awq-fused"), strict=True):
+        exporter = plugins.exporters.get_factory("onnx")()
+        options = {"attention": attention, "max_model_len": str(case.max_model_len)}
+        exporter.export(Checkpoint.open(case.folder), tmp_path / place, options, lambda _: None)
+        sizes.append((tmp_path / place / "weights.bin").stat().st_size)
+    assert (sizes[0] < 0.6 * sizes[1]) == (attention == "gqa"), "ONNX Runtime's own form keeps integers"
+
+
 def test_what_is_quantised_is_not_quantised_again(
     plugins: Plugins, packed_case: Callable[[str], tuple[Case, Case]]
 ) -> None:

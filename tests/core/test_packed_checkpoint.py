@@ -369,6 +369,27 @@ def test_sizes_that_words_cannot_hold(tmp_path: Path) -> None:
     refuse(tmp_path, ["gate_proj.qweight'", "50 outputs", "multiples of 4"])
 
 
+@pytest.mark.parametrize("config", [{**GPTQ, "desc_act": True}, AWQ], ids=lambda config: config["quant_method"])
+def test_every_flipped_byte_is_refused_or_read_within_bounds(tmp_path: Path, config: dict[str, Any]) -> None:
+    """In header or data: nothing but CheckpointError, and shapes that are those of the model."""
+    write(tmp_path, pack(make(config, order="desc_act" in config), config), config)
+    file = tmp_path / "model.safetensors"
+    data = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(data), 150).tolist():
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << int(rng.integers(0, 8))
+        file.write_bytes(flipped)
+        try:
+            checkpoint = Checkpoint.open(tmp_path)
+        except CheckpointError:
+            continue
+        for name, (_, shape) in MATRICES.items():
+            assert checkpoint.tensor(f"layers.0.{name}").shape == shape
+            numbers = checkpoint.quantized(f"layers.0.{name}")
+            assert numbers is None or numbers.values.shape == shape
+
+
 def refuse(path: Path, words: list[str]) -> None:
     with pytest.raises(CheckpointError) as error:
         Checkpoint.open(path)
