@@ -29,6 +29,8 @@ NAMES = {
     "llm_preemptions": "counter",
     "llm_draft_tokens": "counter",
     "llm_accepted_tokens": "counter",
+    "llm_draft_stops": "counter",
+    "llm_requests_undrafted": "gauge",
     "llm_rejections": "counter",
 }
 

@@ -29,6 +29,14 @@ def test_the_text_is_the_same_and_several_tokens_share_an_event(server: Any, spe
     assert 0 < speculating.metric("llm_accepted_tokens_total") <= speculating.metric("llm_draft_tokens_total")
 
 
+def test_guesses_that_do_not_pay_are_counted_as_given_up(serve_tiny: Callable[..., Any]) -> None:
+    dear = serve_tiny(config={"drafter": "ngram", "verify_cost": 0.9})
+    tokens = [[70 + index % 7, 71, 70 + index % 5] for index in range(12)]  # what follows 71 is another token each time
+    dear.post("/v1/completions", {**BODY, "prompt": sum(tokens, []), "logit_bias": {}, "ignore_eos": True})
+    assert dear.metric("llm_draft_stops_total") >= 1
+    assert dear.metric("llm_draft_tokens_total") < 20
+
+
 def test_tgi_has_an_event_for_each_token(server: Any, speculating: Any) -> None:
     body = {"inputs": "the the the the the the", "parameters": {"max_new_tokens": 40}}
     plain = server.post("/generate", body).json()["generated_text"]
