@@ -31,8 +31,8 @@ def test_the_text_is_the_same_and_several_tokens_share_an_event(server: Any, spe
 
 def test_guesses_that_do_not_pay_are_counted_as_given_up(serve_tiny: Callable[..., Any]) -> None:
     dear = serve_tiny(config={"drafter": "ngram", "verify_cost": 0.9})
-    tokens = [[70 + index % 7, 71, 70 + index % 5] for index in range(12)]  # what follows 71 is another token each time
-    dear.post("/v1/completions", {**BODY, "prompt": sum(tokens, []), "logit_bias": {}, "ignore_eos": True})
+    prompt = [token for index in range(12) for token in (70 + index % 7, 71, 70 + index % 5)]
+    dear.post("/v1/completions", {**BODY, "prompt": prompt, "logit_bias": {}, "ignore_eos": True})
     assert dear.metric("llm_draft_stops_total") >= 1
     assert dear.metric("llm_draft_tokens_total") < 20
 
