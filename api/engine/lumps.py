@@ -11,16 +11,17 @@ LUMP = 16
 
 
 def joined(before: RequestOutput | None, output: RequestOutput) -> RequestOutput:
-    """Return what two outputs of one request say together. Both are used up."""
+    """Return what two outputs of one request say together. Uses up the first; the second may still be looked at."""
     if before is None:
         return output
     before.token_ids += output.token_ids
-    output.token_ids = before.token_ids
-    if before.logprobs is not None:
-        output.logprobs = before.logprobs + (output.logprobs or [])
-    if before.prompt_logprobs is not None:
-        output.prompt_logprobs = before.prompt_logprobs + (output.prompt_logprobs or [])
-    return output
+    if output.logprobs is not None:
+        before.logprobs = (before.logprobs or []) + output.logprobs
+    if output.prompt_logprobs is not None:
+        before.prompt_logprobs = (before.prompt_logprobs or []) + output.prompt_logprobs
+    before.finish_reason, before.stop_token_id = output.finish_reason, output.stop_token_id
+    before.num_cached_tokens, before.error = output.num_cached_tokens, output.error
+    return before
 
 
 @dataclass(slots=True)

@@ -57,6 +57,16 @@ def test_prompt_scores_come_before_any_token() -> None:
     assert lumps.ripe([output("a", 7, prompt_logprobs=scores[2:])]) == [output("a", 7, prompt_logprobs=scores[2:])]
 
 
+def test_what_the_engine_still_counts_is_left_alone() -> None:
+    """An engine counts a step's tokens after it has published them."""
+    lumps = Lumps()
+    lumps.expect("a")
+    steps = [output("a", token) for token in range(1, 2 * LUMP)]
+    for step in steps:
+        lumps.ripe([step])
+        assert len(step.token_ids) == 1
+
+
 def test_joining_keeps_everything_in_order() -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
