@@ -22,6 +22,20 @@ inline int64_t piece_bytes(const Cache &cache) {
     return (int64_t)TOKENS_A_BLOCK * padded_dim(cache) * element;
 }
 
+/* Ask for the lines that a token's keys and values go to. `piece` is that of K/V head 0: the others lie behind it.
+ * (Inlined always: gcc drops calls of a function that does nothing but this.) */
+ISOTOKEN_INLINE void prefetch_slot(const Cache &cache, int64_t piece, int token) {
+    const int64_t bytes = piece_bytes(cache);
+    const int tokens_a_row = cache.form == FORM_BF16 ? 2 : 1, row_bytes = (int)bytes * tokens_a_row / TOKENS_A_BLOCK;
+    const char *keys = (const char *)cache.keys + piece * bytes;
+    const char *values = (const char *)cache.values + piece * bytes + token / tokens_a_row * row_bytes;
+    for (int64_t i = 0; i < cache.num_kv_heads * bytes; i += 64)
+        __builtin_prefetch(keys + i, 1, 2);
+    for (int head = 0; head < cache.num_kv_heads; head++)
+        for (int i = 0; i < row_bytes; i += 64)
+            __builtin_prefetch(values + head * bytes + i, 1, 2);
+}
+
 /* Keys in every form are 32-bit words, those of 16 tokens side by side: a float, 2 bfloat16 or 4 int8 of a token. */
 inline void scatter_words(uint32_t *to, const void *row, int num_words) {
     for (int i = 0; i < num_words; ++i)

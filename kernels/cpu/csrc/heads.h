@@ -73,14 +73,17 @@ bool run_heads(const Heads &op, const Step &step, Worker &worker) {
         return false;
     alignas(64) float head[MAX_HEAD_DIM] = {};
     ProjectionNorms norms;
+    int64_t fetched = -1; /* the piece last asked for */
     const Range units = share_of(step.num_tokens * heads_a_token, worker);
     for (int32_t unit = units.begin; unit < units.end; ++unit) {
         const int32_t token = unit / heads_a_token, index = unit % heads_a_token;
         const float *row = op.qkv + (int64_t)token * op.ld;
         const int32_t slot = step.slot_mapping[token], offset = slot % cache.block_size;
         const int place = offset % TOKENS_A_BLOCK;
-        if (index == 0 && unit + heads_a_token < units.end)
-            prefetch_row(row + op.ld, heads_a_token * dim);
+        const int64_t piece = piece_index(cache, slot / cache.block_size, offset, 0);
+        if (piece != fetched)
+            prefetch_slot(cache, piece, place);
+        fetched = piece;
         if (op.norm_all && norms.token != token)
             norms = norms_of(op, token, row);
         memcpy(head, row + (int64_t)index * dim, dim * sizeof(float)); /* beyond it zeros stay */
@@ -90,10 +93,10 @@ bool run_heads(const Heads &op, const Step &step, Worker &worker) {
         } else if (index < num_heads + kv_heads) {
             const int kv_head = index - num_heads;
             position_head(op, step, token, kv_head, op.k_norm, norms.keys, head);
-            write_key(cache, piece_index(cache, slot / cache.block_size, offset, kv_head), place, head);
+            write_key(cache, piece + kv_head, place, head);
         } else {
             const int kv_head = index - num_heads - kv_heads;
-            write_value(cache, piece_index(cache, slot / cache.block_size, offset, kv_head), place, head);
+            write_value(cache, piece + kv_head, place, head);
         }
     }
     return true;

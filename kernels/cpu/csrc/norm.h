@@ -40,12 +40,6 @@ inline Range own_rows(const Head &head, const Step &step, const Worker &worker) 
     return {rows.begin + share.begin, rows.begin + share.end};
 }
 
-/* Rows were written by all threads just before, so they come from other cores' caches: slowly unless asked for. */
-inline void prefetch_row(const float *x, int size) {
-    for (int i = 0; i < size; i += 16)
-        prefetch(x + i);
-}
-
 inline const float *row_of(const Norm &op, const Step &step, int64_t index) {
     return op.x + (op.head.rows == ROWS_LOGITS ? step.logits_indices[index] : index) * op.ld;
 }
@@ -54,8 +48,6 @@ bool run_norm(const Norm &op, const Step &step, Worker &worker) {
     const Range rows = own_rows(op.head, step, worker);
     for (int64_t index = rows.begin; index < rows.end; ++index) {
         const float *x = row_of(op, step, index);
-        if (index + 1 < rows.end)
-            prefetch_row(row_of(op, step, index + 1), op.size);
         if (op.weight)
             write_row(op.out, index, op.size, NormedRow{x, op.weight, splat(inverse_rms(x, op.size, op.eps))});
         else
@@ -74,10 +66,6 @@ bool run_add_norm(const AddNorm &op, const Step &step, Worker &worker) {
     for (int64_t index = rows.begin; index < rows.end; ++index) {
         float *x = op.x + index * op.ld_x;
         const float *y = op.y + index * op.ld_y;
-        if (index + 1 < rows.end) {
-            prefetch_row(x + op.ld_x, op.size);
-            prefetch_row(y + op.ld_y, op.size);
-        }
         if (op.weight)
             add_row(x, op.size, op.factor, NormedRow{y, op.weight, splat(inverse_rms(y, op.size, op.eps))});
         else
