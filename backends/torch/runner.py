@@ -20,6 +20,9 @@ from .profile import PeakMemory, full_batch
 from .sampler import TorchSampler
 from .weights import WeightLoader
 
+CPU_VERIFY_COST = {torch.bfloat16: 0.02, torch.float32: 0.14}
+"""RunnerInfo.verify_cost on a CPU: the slope from one to eight tokens, measured with benchmarks.speculation."""
+
 
 class TorchRunner:
     """Runs ragged batches on one device. Not thread-safe."""
@@ -59,6 +62,7 @@ class TorchRunner:
             asynchronous=device.type == "cuda",
             weight_bytes=loader.num_bytes,
             kv_cache_bytes=num_blocks * self.shape.block_bytes,
+            verify_cost=CPU_VERIFY_COST.get(dtype, 0.0) if device.type == "cpu" else 0.0,
         )
 
     def forward(self, batch: Batch) -> Tensor:
