@@ -7,10 +7,9 @@ alive, so a program is safe for as long as its operations are. Shapes and layout
 from __future__ import annotations
 
 import ctypes
-import inspect
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-import numpy as np
+from .mirror import Float, Int32, Mirror, Pointer, mirror
 
 PANEL = 32  # outputs of a weight matrix that lie together
 TOKENS_A_BLOCK = 16  # block_size is a multiple of it
@@ -20,39 +19,6 @@ ROWS_TOKENS, ROWS_LOGITS, ROWS_EXPERT, ROWS_ROUTED, ROWS_CHOSEN = range(5)
 OP_EMBED, OP_NORM, OP_ADD_NORM, OP_LINEAR, OP_HEADS, OP_ATTENTION, OP_ROUTE, OP_GATHER, OP_COMBINE = range(9)
 ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU = range(4)
 EPI_STORE, EPI_ADD, EPI_GATE = range(3)
-
-_Type = TypeVar("_Type", bound=type[ctypes.Structure])
-
-Int32 = Annotated[int, ctypes.c_int32]
-Float = Annotated[float, ctypes.c_float]
-Pointer = Annotated[int | None, ctypes.c_void_p]  # reads as an address, None where it is NULL
-
-
-def mirror(cls: _Type) -> _Type:
-    """Make a structure's fields of the annotations of its class."""
-    hints = inspect.get_annotations(cls, eval_str=True)
-    cls._fields_ = [(name, getattr(hint, "__metadata__", (hint,))[0]) for name, hint in hints.items()]
-    return cls
-
-
-class Mirror(ctypes.Structure):
-    """A struct of program.h, made of its fields' values by name; those not given are 0."""
-
-    def __init__(self, **fields: Any) -> None:
-        types = dict(self._fields_)  # type: ignore[arg-type]  # no bit fields
-        if unknown := fields.keys() - types:
-            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
-        super().__init__(**{name: _value(value, types[name]) for name, value in fields.items()})
-        self.kept = fields  # the arrays and structures that pointers lead to
-
-
-def _value(value: Any, kind: Any) -> Any:
-    """Return what a field stores: of arrays and structures that it points to, the address."""
-    if isinstance(value, np.ndarray):
-        return value.ctypes.data
-    if kind is ctypes.c_void_p and isinstance(value, ctypes.Structure):
-        return ctypes.addressof(value)
-    return value
 
 
 @mirror

@@ -16,7 +16,8 @@ inline VecF gelu_tanh(VecF x) {
     return sigmoid_times(x, fma(x * x, splat(0.044715f * TWICE_ROOT), splat(TWICE_ROOT)));
 }
 
-/* x (1 + erf(x / sqrt(2))) / 2, with erfc(z) = t (a1 + t (a2 + ...)) e^-z^2 (Abramowitz and Stegun 7.1.26, within 1.5e-7). */
+/* x (1 + erf(x / sqrt(2))) / 2, with erfc(z) = t (a1 + t (a2 + ...)) e^-z^2 within 1.5e-7 (Abramowitz and Stegun
+ * 7.1.26). */
 inline VecF gelu(VecF x) {
     const VecF z = vabs(x) * splat(0.70710678118654752f);
     const VecF t = splat(1.0f) / fma(z, splat(0.3275911f), splat(1.0f));

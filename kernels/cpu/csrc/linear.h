@@ -26,7 +26,8 @@ template <class Form> bool run_plain(const Linear &op, Range rows, Worker &worke
 
 inline bool run_bf16(const Linear &op, Range rows, Worker &worker) {
 #if defined(__AMX_TILE__)
-    if (rows.end - rows.begin <= PlainPairs::FUSED_ROWS) return run_plain<PlainPairs>(op, rows, worker); /* the same bits */
+    const bool few = rows.end - rows.begin <= PlainPairs::FUSED_ROWS;
+    if (few) return run_plain<PlainPairs>(op, rows, worker); /* the same bits */
     return run_plain<AmxBF16>(op, rows, worker);
 #else
     return run_plain<PlainBF16>(op, rows, worker);

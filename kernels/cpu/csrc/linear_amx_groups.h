@@ -28,7 +28,8 @@ template <int TURN> ISOTOKEN_INLINE void zero_sums() {
     if constexpr (TURN == 3) _tile_zero(3);
 }
 
-template <int TURN> ISOTOKEN_INLINE void load_operands(const char *activations, int64_t row_bytes, const char *weights) {
+template <int TURN>
+ISOTOKEN_INLINE void load_operands(const char *activations, int64_t row_bytes, const char *weights) {
     if constexpr (TURN % 2 == 0) {
         _tile_loadd(6, weights, STEP_BYTES);
         _tile_loadd(4, activations, row_bytes);
@@ -59,7 +60,8 @@ ISOTOKEN_INLINE void send_group(const AmxHalf &half, int32_t begin, int32_t end,
     store_sums<TURN>(bits);
 }
 
-template <class Form> ISOTOKEN_INLINE void send_group_in_turn(const Cut &cut, const AmxHalf &half, int32_t group, AmxBits *bits) {
+template <class Form>
+ISOTOKEN_INLINE void send_group_in_turn(const Cut &cut, const AmxHalf &half, int32_t group, AmxBits *bits) {
     const int32_t a_group = cut.op.weights.group / CHUNK_INPUTS, chunks = cut.inputs / CHUNK_INPUTS;
     const int32_t begin = group * a_group, end = begin + a_group < chunks ? begin + a_group : chunks;
     switch (group % TURNS) {

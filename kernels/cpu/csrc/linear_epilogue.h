@@ -44,7 +44,7 @@ ISOTOKEN_INLINE void put(const Linear &op, int64_t at, VecF values, int32_t coun
     }
 }
 
-/* Multiplied by 1 and with 0 added where there are no scales and no bias, which changes nothing but the sign of zeros. */
+/* Multiplied by 1 and with 0 added where there are no scales and no bias: it changes nothing but the sign of zeros. */
 ISOTOKEN_INLINE void scale_row(const Finish &finish, int32_t row, const float *sums, VecF *values) {
     const VecF row_scale = splat(finish.scaled_rows ? finish.op.input.scales[row] : 1.0f);
     ISOTOKEN_UNROLL for (int v = 0; v < PANEL_VECTORS; v++)

@@ -25,7 +25,8 @@ inline void take_integers(const PackJob &job, int32_t row, int32_t filled, int32
     if (inputs) memcpy(out.integers, job.integers + row * job.ld, (size_t)inputs);
     if (job.packed.form == FORM_I8) out.scale = inputs ? job.scales[row] : 1.0f;
     else
-        for (int32_t g = 0; g < groups; g++) out.scales[g] = to_f16(inputs ? job.scales[(int64_t)row * groups + g] : 1.0f);
+        for (int32_t g = 0; g < groups; g++)
+            out.scales[g] = to_f16(inputs ? job.scales[(int64_t)row * groups + g] : 1.0f);
 }
 
 inline void quantise(const Weights &packed, int32_t filled, int32_t groups, PackedRow &out) {
@@ -35,8 +36,8 @@ inline void quantise(const Weights &packed, int32_t filled, int32_t groups, Pack
     }
     const float half = packed.form == FORM_I8_GROUPS ? 128.0f : 8.0f;
     for (int32_t g = 0; g < groups; g++) {
-        const int32_t begin = g * packed.group, left = filled - begin;
-        out.scales[g] = quantise_group(out.floats + begin, left < packed.group ? left : packed.group, half, out.integers + begin);
+        const int32_t begin = g * packed.group, left = filled - begin, size = left < packed.group ? left : packed.group;
+        out.scales[g] = quantise_group(out.floats + begin, size, half, out.integers + begin);
     }
 }
 
@@ -78,8 +79,9 @@ inline bool pack_panels(const PackJob &job, Worker &worker) {
     const int32_t groups = linear::in_groups(packed.form) ? linear::divide_up(filled, packed.group) : 0;
     char *memory = (char *)worker.scratch((size_t)filled * 16);
     if (!memory) return false;
-    packing::PackedRow row = {(float *)memory, (int8_t *)memory + (int64_t)filled * 4, (uint32_t *)memory + (int64_t)filled * 2,
-                     (uint16_t *)memory + (int64_t)filled * 6, 0.0f};
+    packing::PackedRow row = {(float *)memory, (int8_t *)(memory + (int64_t)filled * 4),
+                              (uint32_t *)(memory + (int64_t)filled * 8), (uint16_t *)(memory + (int64_t)filled * 12),
+                              0.0f};
     const Range panels = share_of(linear::divide_up(packed.outputs, PANEL), worker);
     for (int32_t panel = panels.begin; panel < panels.end; panel++)
         for (int32_t column = 0; column < PANEL; column++) {

@@ -29,7 +29,7 @@ enum Form {
     FORM_F32 = 0,
     FORM_BF16 = 1,
     FORM_F16 = 2,        /* of embedding tables and scales alone */
-    FORM_I8 = 3,         /* int8 with a float32 scale a row: of activations uint8, q + 128; of K/V one scale a token and head */
+    FORM_I8 = 3,         /* int8 with a float32 scale a row: of activations uint8, q + 128; of K/V a scale a token, head */
     FORM_I8_SUMMED = 4,  /* activations for FORM_I4_A8: int8, a scale a row, and for each group -8 times its sum */
     FORM_I4_A8 = 5,      /* weights of 4 bits in groups, for activations FORM_I8_SUMMED */
     FORM_I8_GROUPS = 6,  /* weights of 8 bits in groups, for activations in float32 or bfloat16 */
@@ -252,7 +252,7 @@ const char *isotoken_isa_name(int32_t index);
 int32_t isotoken_isa_runs(int32_t index);
 int32_t isotoken_use_isa(int32_t index); /* for everything from now on; -1 where it does not run here */
 
-/* sizeof of the struct of a kind, of Step (100) and of Cache, Operand, Weights, Routing (101 to 104): the mirror checks. */
+/* sizeof of the struct of a kind, of Step (100), Cache, Operand, Weights, Routing (101 to 104): the mirror checks. */
 int32_t isotoken_sizeof(int32_t kind);
 
 #ifdef __cplusplus

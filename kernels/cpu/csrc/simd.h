@@ -179,7 +179,7 @@ ISOTOKEN_INLINE VecI dot_u8s8(VecI acc, VecI u, VecI s) {
 }
 
 ISOTOKEN_INLINE void prefetch(const void *address) { __builtin_prefetch(address, 0, 3); }
-ISOTOKEN_INLINE void prefetch_far(const void *address) { __builtin_prefetch(address, 0, 2); } /* not into the first cache */
+ISOTOKEN_INLINE void prefetch_far(const void *address) { __builtin_prefetch(address, 0, 2); } /* second cache alone */
 
 } // namespace
 } // namespace isotoken

@@ -153,7 +153,8 @@ void Team::serve(int32_t thread, uint64_t last) {
     }
 }
 
-/* What sleepers wait for was stored before, sequentially consistent as sleepers_ is: one of the two sides sees the other. */
+/* What sleepers wait for was stored before, sequentially consistent as sleepers_ is: one of the two sides sees the
+ * other. */
 void Team::wake() {
     if (!sleepers_.value.load()) return;
     { std::lock_guard<std::mutex> lock(*mutex_); } /* whoever goes to sleep has either seen it or waits already */

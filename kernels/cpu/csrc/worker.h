@@ -15,7 +15,7 @@ struct Worker {
     /* Wait for all other threads of the team; all of them call it, the same number of times. */
     void barrier();
 
-    /* Memory of this thread's own, aligned to 64 bytes, whose content the next call may change; nullptr: there is none. */
+    /* Memory of this thread's own, aligned to 64 bytes, which the next call may change; nullptr: there is none. */
     void *scratch(size_t bytes);
 };
 
