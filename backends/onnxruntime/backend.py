@@ -107,7 +107,7 @@ def no_cuda() -> str | None:
     if CUDA_PROVIDER not in ort.get_available_providers():
         return (
             f"onnxruntime {ort.__version__} is the package for the CPU, without {CUDA_PROVIDER}; run: pip uninstall -y "
-            "onnxruntime, then: pip install isotoken[onnxruntime-gpu]"
+            "onnxruntime, then: pip install 'isotoken[onnxruntime-gpu]'"
         )
     try:
         from .cuda import missing  # noqa: PLC0415  (needs torch)

@@ -32,7 +32,7 @@ def load_backend() -> Backend:
         except ImportError as error:
             raise Unsupported(
                 f"backend onnxruntime: {module} cannot be imported ({error}); install it with: "
-                f"pip install isotoken[{extra}] (or isotoken[onnxruntime-gpu], never both)"
+                f"pip install 'isotoken[{extra}]' (or 'isotoken[onnxruntime-gpu]', never both)"
             ) from error
     from .backend import OnnxRuntimeBackend  # noqa: PLC0415
 

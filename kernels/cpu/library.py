@@ -82,8 +82,8 @@ def _load() -> Library:
     if not PATH.exists():
         raise LibraryError(
             "the CPU kernels are not built: isotoken was installed where no C++ compiler was found. "
-            "Install g++ or clang++, then: pip install --force-reinstall --no-deps --no-binary isotoken isotoken "
-            "(in a checkout: pip install --editable .)"
+            "Install g++ or clang++, then in isotoken's folder: pip install --force-reinstall --no-deps . "
+            "(with --editable where it was). Or take another engine: pip install '.[onnxruntime]'"
         )
     try:
         functions = ctypes.CDLL(str(PATH), use_errno=True)
