@@ -71,6 +71,7 @@ class Stream(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.arrivals: list[tuple[float, int]] = []  # time.perf_counter(), events in that piece
         self.pieces: list[bytes] = []
+        self._tail = b""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -87,7 +88,8 @@ class Stream(asyncio.Protocol):
             if not self.started.done():
                 self.started.set_result(None)
         self.pieces.append(data)
-        if data.endswith(END_OF_STREAM):
+        self._tail = (self._tail + data)[-len(END_OF_STREAM) :]  # the end may come by itself
+        if self._tail == END_OF_STREAM:
             self._transport.close()
             self._end()
 

@@ -171,6 +171,24 @@ def test_a_flow_counts_tokens_while_all_streams_run(truth: Truth) -> None:
         served(answer, body)
 
 
+def test_a_stream_ends_however_its_end_is_cut() -> None:
+    whole = b"".join(chunked(b"data: {}\n\n"))
+
+    async def main() -> None:
+        for cut in range(1, len(whole)):
+            found = Stream(b"")
+            transport = asyncio.Transport()
+            transport.write = transport.close = lambda *_: None  # type: ignore[method-assign]
+            found.connection_made(transport)
+            found.data_received(whole[:cut])
+            assert not found.ended.done()
+            found.data_received(whole[cut:])
+            assert found.ended.done()
+            assert found.body() == b"data: {}\n\n"
+
+    asyncio.run(main())
+
+
 def test_gaps_are_those_between_events() -> None:
     async def main() -> list[Stream]:
         return [Stream(b""), Stream(b"")]
