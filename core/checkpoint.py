@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from .decoder_spec import DecoderSpec
 from .packed_format import PackedFormat, read_packed_format
-from .packed_weights import PackedWeight, QuantizedMatrix
+from .packed_weights import PackedWeight, QuantizedGrid, QuantizedMatrix
 from .places import Place, TensorLocation, locate
 from .shards import open_shards, read_json
 from .types import CheckpointError
 
-__all__ = ["Checkpoint", "QuantizedMatrix", "TensorLocation"]
+__all__ = ["Checkpoint", "QuantizedGrid", "QuantizedMatrix", "TensorLocation"]
 
 Array = NDArray[Any]
 
@@ -120,6 +120,14 @@ class Checkpoint:
             return None
         self._report(name, place)
         return matrix
+
+    def grid(self, name: str) -> QuantizedGrid | None:
+        """Return what `quantized` will be like, from its scales and zero points alone: to plan memory by.
+
+        None where `quantized` is for certain. Raises KeyError as `tensor` does.
+        """
+        place = self._place(name)
+        return place.grid() if isinstance(place, PackedWeight) else None
 
     def _report(self, name: str, place: Place) -> None:
         """Tell on_read of a tensor that is handed out for the first time."""

@@ -38,6 +38,16 @@ class QuantizedMatrix:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantizedGrid:
+    """What is known of a QuantizedMatrix before its numbers are read: group_size, scales and order are as there."""
+
+    scales: Array
+    group_size: int
+    bits: int  # the fewest, of 4 and 8, that hold every value whatever the numbers; 0: they may be beyond 8 bits
+    order: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PackedWeight:
     """Where the parts of one packed matrix [N, K] lie, checked. N counts the rows of `source` that are wanted."""
 
@@ -83,23 +93,34 @@ class PackedWeight:
 
     def quantized(self) -> QuantizedMatrix | None:
         """Return the matrix as whole numbers, or None where they do not fit int8 or groups differ in size."""
-        (zeros, scales), groups, group_size = self._grid(), self._groups(), self.form.group_size
-        order = np.argsort(groups, kind="stable")
-        is_in_order = bool((order[1:] > order[:-1]).all())
-        if (groups[order] != np.arange(len(groups)) // group_size).any():
+        grid = self.grid()
+        if grid is None:
             return None
         q = self._integers().astype(np.int16)
-        q -= zeros[:, groups]
-        least, most = int(q.min()), int(q.max())
-        if least < -128 or most > 127:
+        q -= self._grid()[0][:, self._groups()]
+        bits = _bits(int(q.min()), int(q.max()))
+        if not bits:
             return None
         values = q.astype(np.int8)
         return QuantizedMatrix(
-            values=values if is_in_order else np.ascontiguousarray(values[:, order]),
-            scales=np.ascontiguousarray(scales),
+            values=values if grid.order is None else np.ascontiguousarray(values[:, grid.order]),
+            scales=np.ascontiguousarray(grid.scales),
+            group_size=grid.group_size,
+            bits=bits,
+            order=grid.order,
+        )
+
+    def grid(self) -> QuantizedGrid | None:
+        """Return what zero points, scales and groups alone tell of `quantized`, None where groups differ in size."""
+        (zeros, scales), groups, group_size = self._grid(), self._groups(), self.form.group_size
+        order = np.argsort(groups, kind="stable")
+        if (groups[order] != np.arange(len(groups)) // group_size).any():
+            return None
+        return QuantizedGrid(
+            scales=scales,
             group_size=group_size,
-            bits=4 if least >= -8 and most <= 7 else 8,
-            order=None if is_in_order else order,
+            bits=_bits(-int(zeros.max()), 2**self.form.bits - 1 - int(zeros.min())),
+            order=None if (order[1:] > order[:-1]).all() else order,
         )
 
     def _rows(self) -> slice:
@@ -125,6 +146,11 @@ class PackedWeight:
         if "g_idx" in self.parts:
             return self.parts["g_idx"].array().astype(np.int64)
         return np.arange(self.source.shape[1]) // self.form.group_size
+
+
+def _bits(least: int, most: int) -> int:
+    """The fewest bits, of 4 and 8, that hold these numbers in two's complement; 0 where 8 do not."""
+    return next((bits for bits in (4, 8) if -(2 ** (bits - 1)) <= least and most < 2 ** (bits - 1)), 0)
 
 
 def unpack(words: Array, bits: int) -> UInt8:

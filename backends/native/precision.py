@@ -13,6 +13,7 @@ from ...core.types import Unsupported
 from ...kernels.cpu import program as kernels
 
 COMPUTE = {"float32": kernels.FORM_F32, "bfloat16": kernels.FORM_BF16}
+FLOATS = frozenset(COMPUTE.values())
 WEIGHTS = {
     "int8": kernels.FORM_I8_GROUPS,
     "int4": kernels.FORM_I4_GROUPS,

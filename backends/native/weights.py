@@ -12,10 +12,8 @@ from .integers import Integers, read_integers
 from .matrices import PANEL, Matrix
 from .memory import Arena, Array
 from .pack_cache import PackCache
-from .precision import COMPUTE, STORED, group_of
+from .precision import FLOATS, STORED, group_of
 from .weights_plan import PARTS, Plan, part_sizes
-
-FLOATS = frozenset(COMPUTE.values())
 
 PIECE_BYTES = 8 << 20  # of a matrix in float32, arranged at a time
 
