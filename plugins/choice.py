@@ -43,9 +43,15 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
         for name, backend in found.items()
     ]
     raise Unsupported(
-        f"no engine is installed that runs on device {config.device!r} ({'; '.join(passed_over)}). "
+        f"no engine is installed that runs on device {config.device!r}:\n{_listed(passed_over)}\n"
         + _remedy(device, bool(found))
     )
+
+
+def _listed(passed_over: Sequence[str]) -> str:
+    """Put each engine on a line of its own, without the name that its message may begin with as well."""
+    lines = (line.partition(": ") for line in passed_over)
+    return "\n".join(f"  {name}: {why.removeprefix(f'backend {name}: ')}" for name, _, why in lines)
 
 
 def _kinds(device: str) -> tuple[str, ...]:
@@ -86,7 +92,7 @@ def _remedy(device: str, any_installed: bool) -> str:
         return "Install one (pip install torch, in a build for CUDA), or leave device open to run on the CPU"
     if device in ("cpu", "auto"):
         return (
-            "Install one (pip install isotoken[onnxruntime], or pip install torch), or choose the backend reference "
+            "Install one (pip install 'isotoken[onnxruntime]', or pip install torch), or choose the backend reference "
             "(plain numpy, slow)"
         )
     return "Engines that are chosen by themselves run on cpu or cuda: name the backend for another device"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...plugins.hookspecs import Register, hookimpl
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from ...core.interfaces import Backend
 
 ISOTOKEN_API = "1.0"
+
+LIBRARY = Path(__file__).parents[2] / "kernels" / "cpu" / "_native.so"  # kernels.cpu.library.PATH, which need not load
 
 
 def load_backend() -> Backend:
@@ -24,4 +27,7 @@ def load_backend() -> Backend:
 @hookimpl
 def register_backends(register: Register) -> None:
     """Claim the name native."""
-    register("native", load_backend, description="our own kernels on any CPU: fast, and the same bits in any company")
+    description = "our own kernels on any CPU: fast, and the same bits in any company"
+    if not LIBRARY.exists():
+        description = "our own kernels on any CPU: not built here, `isotoken plugins --check` says more"
+    register("native", load_backend, description=description)

@@ -137,7 +137,7 @@ def test_auto_passes_over_an_engine_that_cannot_be_imported() -> None:
 
 def test_auto_says_what_is_missing_where_nothing_fits() -> None:
     broken = Unsupported("PyTorch cannot be imported")
-    with pytest.raises(Unsupported, match=r"PyTorch cannot be imported.*pip install torch.*backend reference"):
+    with pytest.raises(Unsupported, match=r"(?s)PyTorch cannot be imported.*pip install torch.*backend reference"):
         choose(only(torch=broken, reference=Stub()))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from isotoken.api.cli.app import app
+from isotoken.backends.native import plugin
 from isotoken.backends.native.plugin import load_backend
 from isotoken.core.types import Unsupported
 from isotoken.kernels.cpu import library
@@ -21,7 +22,9 @@ from typer.testing import CliRunner
 def no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The kernels as if they had never been built."""
     library._load.cache_clear()
+    assert plugin.LIBRARY == library.PATH
     monkeypatch.setattr(library, "PATH", tmp_path / "_native.so")
+    monkeypatch.setattr(plugin, "LIBRARY", tmp_path / "_native.so")
     yield
     library._load.cache_clear()
 
@@ -45,6 +48,22 @@ def test_the_list_of_plugins_shows_it() -> None:
     done = CliRunner().invoke(app, ["plugins", "--check", "--json"])
     assert done.exit_code == 0, done.output
     assert "the CPU kernels are not built" in json.loads(done.output)["checks"]["native"]
+    shown = CliRunner().invoke(app, ["plugins"]).output
+    assert "not built here" in next(line for line in shown.splitlines() if line.startswith("  backend      native"))
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_any_engine_each_is_told_on_a_line_of_its_own() -> None:
+    plugins = Plugins.load()
+    for name in ("onnxruntime", "torch"):
+        del plugins.backends._claims[name]
+    with pytest.raises(Unsupported) as raised:
+        choose_backend(EngineConfig(model="unused", device="cpu"), plugins, [])
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "no engine is installed that runs on device 'cpu':"
+    assert lines[1].startswith("  native: the CPU kernels are not built: ")
+    assert lines[2:4] == ["  onnxruntime: not installed", "  torch: not installed"]
+    assert lines[4].startswith("Install one (pip install 'isotoken[onnxruntime]'")
 
 
 def test_a_library_that_cannot_be_loaded_is_told_from_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
