@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= torch,onnxruntime,test,dev
 JOBS ?= 2
 PYTEST_ARGS ?=
+SERVE_ARGS ?=
 KERNELS := setup.py $(wildcard kernels/cpu/csrc/*)
 
 .DEFAULT_GOAL := help
@@ -23,6 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
 
 # To serve, isotoken compiles kernels of its own for the CPU. Where there is no compiler ONNX Runtime takes their place.
 $(VENV)/.light: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
+	@command -v c++ > /dev/null && echo "Compiling the CPU kernels, about a minute" || echo "No C++ compiler (c++) found: installing ONNX Runtime"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable "$$(command -v c++ > /dev/null && echo . || echo '.[onnxruntime]')"
 	touch $@
 
@@ -31,8 +33,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 
-serve: $(VENV)/.light  ## Serve the built-in model on http://127.0.0.1:8000
-	$(BIN)/isotoken serve
+serve: $(VENV)/.light  ## Serve the built-in model on http://127.0.0.1:8000 (SERVE_ARGS="--port 8001": flags)
+	$(BIN)/isotoken serve $(SERVE_ARGS)
 
 test: lint types contracts unit fresh  ## Everything that CI checks
 
