@@ -26,19 +26,24 @@ class HeldHandler(logging.Handler):
         atexit.register(self.flush)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line."""
+        """Take a line. A stream that cannot be written to is no concern of whoever logs."""
         try:
             self._lines.append(self.format(record) + "\n")
+            if record.levelno >= logging.WARNING or len(self._lines) >= MAX_LINES:
+                self._write()
+            elif len(self._lines) == 1:
+                self._wanted.set()
         except Exception:
             self.handleError(record)
-            return
-        if record.levelno >= logging.WARNING or len(self._lines) >= MAX_LINES:
-            self.flush()
-        elif len(self._lines) == 1:
-            self._wanted.set()
 
     def flush(self) -> None:
-        """Write what is held."""
+        """Write what is held, or lose it where the stream is broken."""
+        try:
+            self._write()
+        except Exception:
+            self.handleError(logging.makeLogRecord({"msg": "lines held for a moment could not be written"}))
+
+    def _write(self) -> None:
         with self.lock or threading.RLock():
             lines, self._lines = self._lines, []
             if lines:

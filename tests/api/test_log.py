@@ -86,6 +86,27 @@ def test_a_line_that_cannot_be_written_out_ends_nothing(
     assert "no number" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
+def test_a_stream_that_breaks_for_a_while_ends_neither_requests_nor_the_log(
+    logger: logging.Logger, stream: Watched, monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
+    failed, write = threading.Event(), stream.write
+
+    def broken(text: str) -> int:
+        failed.set()
+        raise BrokenPipeError("nobody reads")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # nor need it be told on what is broken
+    monkeypatch.setattr(stream, "write", broken)
+    logger.log(level, "lost")
+    assert failed.wait(30)
+    logger.handlers[0].flush()
+    monkeypatch.setattr(stream, "write", write)
+    logger.info("the thread is alive")
+    assert stream.written.wait(30)
+    assert "the thread is alive" in stream.getvalue()
+
+
 def test_the_last_lines_are_written_at_the_end() -> None:
     program = (
         "import logging, sys; from isotoken.api.cli.log import log_to_stderr; log_to_stderr('info', sys.stderr); "
