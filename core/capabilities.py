@@ -45,6 +45,10 @@ class Capabilities:
     devices: frozenset[str]  # device types that it can use here and now: "cpu", "cuda"
     missing_devices: Mapping[str, str] = field(default_factory=dict, hash=False)  # what others lack
     device_dtypes: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)  # where one has fewer dtypes
+    weight_only_dtype: str = (
+        ""  # what dtype "auto" is for weights of fewer bits alone, where they were of 16; "": as else
+    )
+    second_choice: str = ""  # why backend "auto" takes another engine first where one is installed; "": it does not
     quantizations: frozenset[str] = frozenset()  # names accepted in RunnerConfig.quantization
     kv_cache_dtypes: frozenset[str] = frozenset()  # names accepted in RunnerConfig.kv_cache_dtype besides "auto"
     max_tensor_parallel_size: int = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,6 +86,21 @@ FP8 = QuantizationScheme(
 )
 SCHEMES: Mapping[str, QuantizationScheme] = {s.name: s for s in (INT8, INT4, W8A8, W4A8, INT8_ROWS, FP8)}
 """Those that isotoken defines. Plugins register further ones: `Plugins.quantizations` has all."""
+
+
+def auto_dtype(
+    name: str, can: Capabilities, dtypes: Collection[str], stored: str, *, weight_only: bool
+) -> tuple[str, str]:
+    """Return the compute dtype that "auto" is on a backend that computes in `dtypes`, and why.
+
+    `stored` is the checkpoint's dtype; weight_only says that its weights, but not activations, are of fewer bits here.
+    """
+    fastest = can.weight_only_dtype
+    if weight_only and stored in ("float16", "bfloat16") and fastest in dtypes and fastest != stored:
+        return fastest, f"{name} multiplies weights of fewer bits fastest so; the checkpoint's {stored} has 16 bits too"
+    if stored in dtypes:
+        return stored, "the checkpoint's own"
+    return "float32", f"{name} does not compute in the checkpoint's {stored}"
 
 
 def refuse_absent(backend: str, can: Capabilities, *, quantization: str | None, kv_cache_dtype: str) -> None:

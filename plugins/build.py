@@ -24,13 +24,14 @@ from ..core.interfaces import (
     Sampler,
 )
 from ..core.kv_cache import KVCacheConfig
+from ..core.quantization import auto_dtype
 from ..core.sampling import HostSampler
 from ..core.scheduler import SchedulerConfig
 from ..core.types import RequestOutput, StepStats, Unsupported
 from .choice import choose_backend
 from .drafters import DrafterContext
 from .manager import Plugins
-from .storage import check_storage
+from .storage import check_storage, is_weight_only
 
 log = logging.getLogger("isotoken.engine")
 
@@ -168,12 +169,8 @@ def _runner_config(
         )
     dtype, dtypes = config.dtype, can.device_dtypes.get(device.split(":")[0], can.dtypes)
     if dtype == "auto":
-        dtype = checkpoint.dtype if checkpoint.dtype in dtypes else "float32"
-        why = (
-            "the checkpoint's own"
-            if dtype == checkpoint.dtype
-            else f"{name} does not compute in the checkpoint's {checkpoint.dtype}"
-        )
+        weight_only = checkpoint.packing is not None or is_weight_only(config.quantization, plugins)
+        dtype, why = auto_dtype(name, can, dtypes, checkpoint.dtype, weight_only=weight_only)
         reasons.append(f"dtype {dtype}: {why}")
     elif dtype not in dtypes:
         raise Unsupported(f"backend {name} does not compute in {dtype!r}; it does in: {', '.join(sorted(dtypes))}")

@@ -37,6 +37,13 @@ def check_storage(
         raise Unsupported(f"{refusal}{more}") from None
 
 
+def is_weight_only(quantization: str | None, plugins: Plugins) -> bool:
+    """Whether weights alone are stored in fewer bits, and activations stay in the compute dtype."""
+    if quantization is None or quantization not in plugins.quantizations:
+        return False
+    return bool(plugins.quantizations[quantization].factory().activations == "compute")
+
+
 def _about(field: str, value: str, known: set[str], plugins: Plugins) -> str:
     """Who offers a value, or that nobody has heard of it."""
     if offering := [name for name in plugins.backends if value in _declared(name, field, plugins)]:

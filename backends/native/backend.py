@@ -10,6 +10,7 @@ from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig
 from ...core.quantization import refuse_absent
 from ...core.types import Unsupported
+from ...kernels.cpu.program import MAX_HEAD_DIM
 from ..host_memory import available_bytes
 from . import sizes
 from .activations import Activations
@@ -19,7 +20,7 @@ from .memory import Arena
 from .options import Options, settle_threads
 from .pack_cache import PackCache
 from .parts import Parts
-from .precision import CACHES, COMPUTE, VERIFY_COSTS, WEIGHTS, Precision
+from .precision import CACHES, COMPUTE, VERIFY_COSTS, WEIGHT_ONLY_DTYPE, WEIGHTS, Precision
 from .rotations import Rotations
 from .runner import NativeRunner
 from .weights import PackedWeights
@@ -37,6 +38,7 @@ class NativeBackend:
     name = "native"
     capabilities = Capabilities(
         dtypes=frozenset(COMPUTE),
+        weight_only_dtype=WEIGHT_ONLY_DTYPE,
         devices=frozenset({"cpu"}),
         missing_devices={"cuda": "backend native has kernels for the CPU alone"},
         quantizations=frozenset(WEIGHTS),
@@ -55,7 +57,9 @@ class NativeBackend:
         """
         options = Options.read(config.options)
         _refuse_absent(config, self.capabilities)
-        precision = Precision.read(config, checkpoint.dtype)
+        if checkpoint.spec.head_dim > MAX_HEAD_DIM:
+            raise Unsupported(f"backend native: head_dim is {checkpoint.spec.head_dim}, at most {MAX_HEAD_DIM} is offered")
+        precision = Precision.read(config, checkpoint.dtype, is_packed=checkpoint.packing is not None)
         info, spec = sizes.limits(checkpoint, config, precision), checkpoint.spec
         plan = Plan(checkpoint, precision)
         activations = Activations(spec, precision, info)

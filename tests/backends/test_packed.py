@@ -202,3 +202,20 @@ def test_what_is_quantised_is_not_quantised_again(
         EngineConfig(model=str(plain.folder), backend="onnxruntime", quantization="int8"), plugins, print
     )
     built.engine.close()
+
+
+def test_auto_computes_packed_weights_in_16_bits_on_native_and_says_so(
+    plugins: Plugins, packed_case: Callable[[str], tuple[Case, Case]]
+) -> None:
+    """Kernels that multiply integers by bfloat16 are several times as fast as those by float32."""
+    packed, plain = packed_case("gptq-4")
+    assert Checkpoint.open(packed.folder).dtype == "float16"
+    for case, quantization, due in ((packed, None, "bfloat16"), (plain, "int4", "float32")):
+        config = EngineConfig(
+            model=str(case.folder), backend="native", quantization=quantization, max_model_len=case.max_model_len
+        )
+        built = build_engine(config, plugins, print)
+        assert built.dtype == due
+        (reason,) = [reason for reason in built.reasons if reason.startswith("dtype ")]
+        assert ("weights of fewer bits fastest so; the checkpoint's float16" in reason) == (case is packed)
+        built.engine.close()

@@ -14,6 +14,7 @@ from isotoken.core.quantization import (
     W4A8,
     W8A8,
     QuantizationScheme,
+    auto_dtype,
     refuse_absent,
 )
 from isotoken.core.types import Unsupported
@@ -55,3 +56,21 @@ def test_what_is_not_declared_is_refused_with_what_is() -> None:
         Unsupported, match=r"^backend mine does not offer kv_cache_dtype='bfloat16'; it offers: auto, int8$"
     ):
         refuse_absent("mine", can, quantization=None, kv_cache_dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("stored", "weight_only", "due", "why"),
+    [
+        ("float16", True, "bfloat16", "weights of fewer bits fastest so; the checkpoint's float16 has 16 bits too"),
+        ("bfloat16", True, "bfloat16", "the checkpoint's own"),
+        ("float32", True, "float32", "the checkpoint's own"),
+        ("float16", False, "float32", "mine does not compute in the checkpoint's float16"),
+    ],
+)
+def test_auto_prefers_the_dtype_that_meets_narrow_weights_fastest(
+    stored: str, weight_only: bool, due: str, why: str
+) -> None:
+    dtypes = frozenset({"float32", "bfloat16"})
+    can = Capabilities(dtypes=dtypes, devices=frozenset({"cpu"}), weight_only_dtype="bfloat16")
+    dtype, reason = auto_dtype("mine", can, dtypes, stored, weight_only=weight_only)
+    assert (dtype, why in reason) == (due, True)

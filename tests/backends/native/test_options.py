@@ -120,3 +120,28 @@ def test_a_checkpoint_in_float16_is_computed_in_float32(models: Models) -> None:
     from .helpers import settings
 
     assert Precision.read(settings(dtype="auto"), "float16").dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_packed", "quantization", "due"),
+    [
+        ("float16", True, None, "bfloat16"),
+        ("float16", False, "int4", "bfloat16"),
+        ("float16", False, "int8", "bfloat16"),
+        ("bfloat16", True, None, "bfloat16"),
+        ("float16", False, "w4a8", "float32"),
+        ("float32", True, None, "float32"),
+        ("float32", False, "int4", "float32"),
+    ],
+)
+def test_weights_of_fewer_bits_meet_bfloat16_where_the_model_is_of_16_bits(
+    stored: str, is_packed: bool, quantization: str | None, due: str
+) -> None:
+    from isotoken.backends.native.precision import Precision
+
+    from .helpers import settings
+
+    config = settings(dtype="auto", quantization=quantization)
+    assert Precision.read(config, stored, is_packed=is_packed).dtype == due
+    asked = settings(dtype="float32", quantization=quantization)
+    assert Precision.read(asked, stored, is_packed=is_packed).dtype == "float32"
