@@ -40,14 +40,17 @@ def resolve_model(name: str | Path | None = None, *, download: bool = True) -> P
         if not (folder / "config.json").is_file():
             raise ModelNotFound(f"the folder {folder} has no config.json: it holds no model in Hugging Face layout")
         return folder.resolve()
-    if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
+    if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1 or "\\" in text:
         raise ModelNotFound(f"there is no folder {folder}")
     if "/" not in text:
         raise ModelNotFound(
             f"unknown model {text!r}: built in are {', '.join(BUILTIN)}; "
             "else give a folder, or an id on the Hugging Face hub such as owner/name"
         )
-    return pull_model(text) if download else _snapshot(text, local_files_only=True)
+    try:
+        return _snapshot(text, local_files_only=not download)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"there is no folder {folder}, and as an id on the hub: {error}") from error
 
 
 def pull_model(repo_id: str) -> Path:

@@ -20,6 +20,7 @@ FIGURES = {
 
 STREAMS = "each stream asks anew when it has its answer: 16 to 256 tokens in, 8 to 128 out"
 OVER = "> 100%"
+BUSY_CPUS = 0.3  # kept by other processes: beyond that figures are no good
 FEW = "There are two requests a stream in each round, eight at least: of so few the p99 is about the slowest"
 
 
@@ -172,6 +173,14 @@ def quiet(report: Report) -> str:
     if report.drift is not None:
         said.append(f"the machine's memory rate moved by {report.drift:.0%} between rounds")
     return "; ".join(said) or "not measured"
+
+
+def disturbance(report: Report) -> str:
+    """Return what to tell before any figure where others had a part of the machine, else ""."""
+    usual = statistics.median(report.others) if report.others else 0.0
+    if usual <= BUSY_CPUS:
+        return ""
+    return f"not quiet: other processes kept {usual:.1f} CPUs busy, so take the figures for a look only"
 
 
 def rich_table(table: Table) -> Any:

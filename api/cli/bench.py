@@ -144,9 +144,11 @@ def _progress(plan: Plan, num_variants: int) -> Iterator[Callable[[str], None]]:
 def _show(report: Report, since: Table | None) -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    from ..bench.tables import facts, rich_table, stream_table, workload_tables  # noqa: PLC0415
+    from ..bench.tables import disturbance, facts, rich_table, stream_table, workload_tables  # noqa: PLC0415
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    if disturbed := disturbance(report):
+        console.print(f"{disturbed}\n", markup=False, style="yellow")
     for table in workload_tables(report.results):
         console.print(rich_table(table), "")
     if report.points:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from ...conformance.diff import Answer, Question
     from ..text import TextModel
 
-_SIDE = "NAME[:DTYPE][:int8|int4][:DEVICE], such as torch:bfloat16. Give it twice. Default: float32, cpu."
+_SIDE = (
+    "NAME[:DTYPE][:QUANTIZATION][:DEVICE], such as torch:bfloat16 or native:w4a8. Give it twice. "
+    "Default: float32, cpu. QUANTIZATION: int8, int4, w8a8 or w4a8, where the backend has it."
+)
 
 
 def diff(

@@ -24,7 +24,7 @@ class ModelDrafter:
 
     def __init__(self, context: DrafterContext) -> None:
         if context.load_runner is None:
-            raise ValueError("drafter 'model' needs a draft model: set draft_model")
+            raise ValueError("drafter 'model' needs a draft model: name one with --draft-model (draft_model in Python)")
         self._context = context
         self._runner = context.load_runner()
         self._info = info = self._runner.info

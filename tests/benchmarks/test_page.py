@@ -12,7 +12,8 @@ from isotoken.api.bench.compare import compare
 from isotoken.api.bench.page import STREAM_CHARTS, render_page
 from isotoken.api.bench.results import Variant
 from isotoken.api.bench.scales import linear_scale, log_scale
-from isotoken.api.bench.tables import change_table, number, rich_table, workload_tables
+from isotoken.api.bench.tables import change_table, disturbance, number, rich_table, workload_tables
+from isotoken.api.cli.bench import _show
 from rich.console import Console
 
 from .made import ORT, TORCH, WRONG, point, report, result
@@ -53,6 +54,13 @@ def test_the_page_stands_alone_and_is_well_formed() -> None:
     assert "prefers-color-scheme: dark" in page
     ids = [attrs["id"] for _, attrs in checker.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
+
+
+def test_a_machine_that_others_use_is_told_before_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert disturbance(report()) == disturbance(report(others=[])) == ""
+    _show(report(others=[0.1, 0.9, 0.5]), None)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("not quiet: other processes kept 0.5 CPUs busy")
 
 
 def test_charts_are_titled_described_and_told_in_tables_too() -> None:

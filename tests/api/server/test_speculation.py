@@ -29,6 +29,21 @@ def test_the_text_is_the_same_and_several_tokens_share_an_event(server: Any, spe
     assert 0 < speculating.metric("llm_accepted_tokens_total") <= speculating.metric("llm_draft_tokens_total")
 
 
+def test_answers_in_one_piece_are_counted_token_by_token(serve_tiny: Callable[..., Any]) -> None:
+    """Their tokens travel in lumps, which leave what the engine counts as it was."""
+    guessing = serve_tiny(config={"drafter": "ngram"})
+    names = ("llm_tokens_generated_total", "llm_draft_tokens_total", "llm_accepted_tokens_total")
+    used = 0
+    for max_tokens in (60, 17, 1):
+        body = {**BODY, "max_tokens": max_tokens, "ignore_eos": True}
+        used += guessing.post("/v1/completions", body).json()["usage"]["completion_tokens"]
+        guessing.wait_for(lambda: guessing.metric(names[0]) >= used)  # noqa: B023  (called at once)
+        generated, drafted, accepted = (guessing.metric(name) for name in names)
+        assert generated == used
+        assert 0 < accepted <= min(drafted, generated)
+    assert used == 78
+
+
 def test_guesses_that_do_not_pay_are_counted_as_given_up(serve_tiny: Callable[..., Any]) -> None:
     dear = serve_tiny(config={"drafter": "ngram", "verify_cost": 0.9})
     prompt = [token for index in range(12) for token in (70 + index % 7, 71, 70 + index % 5)]
