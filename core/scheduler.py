@@ -157,6 +157,7 @@ class ContinuousScheduler:
             self._release(request)
         else:
             del self._waiting[bisect_left(self._waiting, _order(request), key=_order)]
+            self._wait.forget(request)
 
     def _release(self, request: Request) -> None:
         self._kv.free(request)
@@ -188,17 +189,25 @@ class ContinuousScheduler:
             self._admit(plan, budget, spare)
         return plan
 
+    def _budget(self) -> int:
+        """Tokens for the step planned now: at least one for each running request, as far as the runner takes them."""
+        return self._config.max_num_batched_tokens
+
     def _plan_running(self, plan: list[Scheduled]) -> tuple[int, int]:
-        """Plan the running requests; returns the tokens and logits rows left. One row is set aside for each of them."""
+        """Plan the running requests; returns the tokens and logits rows left. One of each is set aside for everybody.
+
+        So a stream gets its token beside any prompt, whichever comes first, and waits for one chunk of it at most.
+        """
         running, block_size = self._running, self._kv.block_size
-        budget = self._config.max_num_batched_tokens
+        budget = self._budget()
         spare = self._config.max_num_logits - len(running)
         index = 0
         while index < len(running) and budget:
             request = running[index]
             start = request.num_computed_tokens
             if request.draft_ids or start + 1 < len(request.token_ids):
-                share = self._share(request, budget, spare)
+                num_behind = len(running) - index - 1
+                share = self._share(request, max(budget - num_behind, 1), spare)
             else:
                 share = Scheduled(request, start, 1, 0, 1)
             if start + share.num_tokens > len(request.block_ids) * block_size:

@@ -33,6 +33,7 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
         "FinishReason.STOP, token\n                break",
         "FinishReason.STOP, token",
     ),
+    "a prompt takes the tokens of those behind it": (scheduler, "max(budget - num_behind, 1)", "budget"),
     "scoring takes prefix hits": (scheduler, "looks_up = not is_scoring(request)", "looks_up = True"),
     "scored positions are scored again": (scheduler, "first = max(start, request.num_scored_tokens)", "first = start"),
     "uncomputed blocks are published": (

@@ -10,7 +10,8 @@ import pytest
 from isotoken.core.batch import Sampled
 from isotoken.core.kv_cache import KVCacheConfig, PagedKVCache
 from isotoken.core.scheduler import ContinuousScheduler, SchedulerConfig
-from isotoken.core.types import Scheduled
+from isotoken.core.sharing import MIN_SHARED, PrefixWait, common_prefix
+from isotoken.core.types import Request, Scheduled
 from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
 
 from .toy import VOCAB_SIZE, ToyRunner
@@ -132,6 +133,106 @@ def test_one_who_was_left_alone_does_not_end_the_sharing() -> None:
     for name in ("one", "other"):
         scheduler.add(make_request(name, LONG[::-1], max_tokens=5))
     assert [name for name, _, _ in step(scheduler)][2:] == ["one"]
+
+
+class Counted(list[int]):
+    """Token ids that count how many of them are looked at."""
+
+    num_read = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        Counted.num_read += len(found) if isinstance(index, slice) else 1
+        return found
+
+
+def make_counted(arrival: int, token_ids: list[int]) -> Request:
+    request = make_request(f"r{arrival}", [], max_tokens=5)
+    request.token_ids, request.arrival = Counted(token_ids), arrival
+    return request
+
+
+def read_by(wait: PrefixWait, request: Request, leader: Request, start: int, num_tokens: int) -> tuple[bool, int]:
+    """Whether it waits, and how many of its and the leader's tokens were looked at."""
+    Counted.num_read = 0
+    return wait.is_better(request, [Scheduled(leader, start, num_tokens, 0, 0)]), Counted.num_read
+
+
+def test_what_was_compared_is_not_compared_again() -> None:
+    """A prompt of 100,000 tokens in chunks of 2,000: each who waits compares each token once."""
+    prompt, chunk = [3 + i % 50 for i in range(100_000)], 2000
+    wait = PrefixWait(16, 200_000)
+    leader = make_counted(0, [*prompt, 1])
+    for arrival in (1, 2, 3):
+        request, read = make_counted(arrival, [*prompt, 2]), []
+        for start in range(0, len(prompt), chunk):
+            waits, num_read = read_by(wait, request, leader, start, chunk)
+            assert waits
+            read.append(num_read)
+        assert read == [2 * MIN_SHARED] + [2 * chunk] * (len(prompt) // chunk - 1)
+
+
+def test_those_that_differ_behind_what_they_share_are_not_compared_from_the_start() -> None:
+    wait = PrefixWait(16, 200_000)
+    prompt = [3 + i % 50 for i in range(10_000)]
+    leader, request = make_counted(0, prompt + [1] * 200), make_counted(1, prompt + [2] * 200)
+    assert read_by(wait, request, leader, len(prompt), 200) == (False, 2 * MIN_SHARED)
+
+
+def test_those_that_differ_once_differ_for_good() -> None:
+    wait = PrefixWait(16, 200_000)
+    prompt = [3 + i % 50 for i in range(10_000)]
+    leader, request = make_counted(0, [1, *prompt]), make_counted(1, [2, *prompt])
+    waits, first = read_by(wait, request, leader, 2000, 2000)
+    assert not waits and first < 1000
+    assert read_by(wait, request, leader, 4000, 2000) == (False, 2 * MIN_SHARED)
+
+
+def test_a_leader_that_begins_anew_is_waited_for_again() -> None:
+    wait = PrefixWait(16, 200_000)
+    prompt = [3 + i % 50 for i in range(10_000)]
+    leader, request = make_counted(0, prompt), make_counted(1, prompt)
+    for start in (0, 4000, 0, 2000, 4000, 6000):
+        assert read_by(wait, request, leader, start, 2000)[0]
+
+
+def test_what_is_remembered_goes_with_who_waits() -> None:
+    scheduler = make_scheduler(max_num_batched_tokens=120)
+    for index in range(4):
+        scheduler.add(make_request(f"r{index}", [*LONG, 60 + index, 7], max_tokens=5))
+    scheduler.schedule()
+    assert scheduler._wait._agreed == {}, "no room was left: nobody was asked about"
+    scheduler = make_scheduler(max_num_batched_tokens=1000)
+    for index in range(4):
+        scheduler.add(make_request(f"r{index}", [*LONG, 60 + index, 7], max_tokens=5))
+    plan = scheduler.schedule()
+    assert list(scheduler._wait._agreed) == [1, 2, 3]
+    scheduler.abort("r2")
+    assert list(scheduler._wait._agreed) == [1, 3]
+    scheduler.update(plan, Sampled(np.ones(1, np.int32)))
+    step(scheduler)
+    assert scheduler._wait._agreed == {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_waits_is_who_shares_enough(seed: int) -> None:
+    """Against the definition: of the tokens that the step computes, as many are shared as make waiting worth it."""
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    wait = PrefixWait(16, 2000)
+    base = [dice.randrange(50) for _ in range(600)]
+    requests = []
+    for arrival in range(8):
+        cut = dice.choice([0, 1, 63, 64, 65, 300, 500, 600])
+        requests.append(make_counted(arrival, [*base[:cut], *dice.choices(range(50), k=dice.choice([1, 70, 200]))]))
+    for _ in range(400):
+        one, two = sorted(dice.sample(range(8), 2))
+        leader, request = requests[one], requests[two]
+        start = dice.randrange(len(leader.token_ids))
+        num_tokens = dice.randrange(1, len(leader.token_ids) - start + 1)
+        shared = common_prefix(leader.token_ids, request.token_ids, len(request.token_ids) - 1)
+        expected = min(start + num_tokens, shared) - start >= MIN_SHARED
+        assert read_by(wait, request, leader, start, num_tokens)[0] == expected
 
 
 @pytest.mark.parametrize("cache", ["paged", "contiguous"])

@@ -80,6 +80,8 @@ class Checked:
         rows = [share.request.row_id for share in plan]
         assert len(set(rows)) == len(rows) <= config.max_num_seqs
         assert all(0 <= row < config.max_num_seqs for row in rows)
+        running = [request.id for request in self._scheduler._running]
+        assert sorted(share.request.id for share in plan) == sorted(running), "everybody who runs goes on in every step"
         for share in plan:
             request, end = share.request, share.start + share.num_tokens
             assert share.start == request.num_computed_tokens and share.num_tokens >= 1
