@@ -150,7 +150,7 @@ def test_preemption(lab: Lab, model: str, prefix_caching: bool) -> None:
 
 
 @spec("INV-11")
-@pytest.mark.parametrize("scheduler", ["naive", "static", "continuous"])
+@pytest.mark.parametrize("scheduler", ["naive", "static", "continuous", "adaptive"])
 def test_schedulers(lab: Lab, scheduler: str) -> None:
     serve(lab, ALL, scheduler=scheduler, max_num_seqs=4)
 
@@ -192,7 +192,7 @@ def test_everything_at_random(lab: Lab, seed: int) -> None:
     drafter = replay(known, count=dice.choice([2, 5]), right=dice.choice([0.0, 0.7, 1.0]))
     setup = {
         "model": model,
-        "scheduler": dice.choice(["continuous", "continuous", "static"]),
+        "scheduler": dice.choice(["continuous", "adaptive", "static"]),
         "prefix_caching": dice.random() < 0.7,
         "drafter": drafter if lab.can.speculative and dice.random() < 0.6 else None,
         "max_num_seqs": dice.choice([2, 5, 8]),

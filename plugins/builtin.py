@@ -25,6 +25,12 @@ def _continuous(kv_cache: KVCache, config: SchedulerConfig) -> Scheduler:
     return ContinuousScheduler(kv_cache, config)
 
 
+def _adaptive(kv_cache: KVCache, config: SchedulerConfig) -> Scheduler:
+    from .schedulers.adaptive import AdaptiveScheduler  # noqa: PLC0415
+
+    return AdaptiveScheduler(kv_cache, config)
+
+
 def _naive(kv_cache: KVCache, config: SchedulerConfig) -> Scheduler:
     from .schedulers.naive import naive_scheduler  # noqa: PLC0415
 
@@ -72,8 +78,9 @@ def _model(context: DrafterContext) -> Drafter:
 
 @hookimpl
 def register_schedulers(register: Register) -> None:
-    """Claim continuous, static and naive."""
+    """Claim continuous, adaptive, static and naive."""
     register("continuous", _continuous, description="requests join and leave at every step")
+    register("adaptive", _adaptive, description="continuous, with short steps while few prompts wait")
     register("static", _static, description="fixed batches, a baseline")
     register("naive", _naive, description="one request at a time, a baseline")
 

@@ -11,9 +11,10 @@ from .scales import Scale, linear_scale, log_scale
 from .tables import factor, milliseconds, number, roof_share
 
 NUM_COLOURS = 6
-DASHES = {"continuous": "", "static": "7 4", "naive": "2 4"}
+DASHES = {"continuous": "", "adaptive": "10 3", "static": "7 4", "naive": "2 4"}
 SHAPES = {
     "continuous": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "adaptive": "M-4.5 0h3v-4.5h3v4.5h3v3h-3v4.5h-3v-4.5h-3z",
     "static": "M-4 -4h8v8h-8z",
     "naive": "M0 -5l5 9h-10z",
 }

@@ -87,7 +87,7 @@ class EngineFlags:
     max_num_logits: Annotated[
         int, flag(_MEMORY, "Logits rows in one step. 0: the backend's choice.", metavar="N", least=0)
     ] = 0
-    scheduler: Annotated[str, flag(_MEMORY, "continuous, static, naive, ...", metavar="NAME")] = "continuous"
+    scheduler: Annotated[str, flag(_MEMORY, "continuous, adaptive, static, naive, ...", metavar="NAME")] = "continuous"
     kv_cache: Annotated[str, flag(_MEMORY, "paged, contiguous, ... auto: what suits the backend.", metavar="NAME")] = (
         "auto"
     )

@@ -1,1 +1,1 @@
-"""Built-in baseline schedulers."""
+"""Built-in schedulers beside the core's: adaptive, and baselines."""

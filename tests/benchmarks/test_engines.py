@@ -14,7 +14,7 @@ def subject(tiny: Path, plugins: Plugins, scheduler: str = "continuous") -> Isot
     return Isotoken(tiny, "float32", scheduler=scheduler, settings={"num_threads": 1}, plugins=plugins)
 
 
-@pytest.mark.parametrize("scheduler", ["continuous", "static", "naive"])
+@pytest.mark.parametrize("scheduler", ["continuous", "adaptive", "static", "naive"])
 def test_no_more_requests_are_under_way_than_streams(tiny: Path, plugins: Plugins, scheduler: str) -> None:
     workload = shorter(make_streams(3, per_stream=3), 8)
     engine = subject(tiny, plugins, scheduler)

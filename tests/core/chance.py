@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from isotoken.core.batch import Batch
@@ -16,6 +17,7 @@ from isotoken.plugins.drafters import DrafterContext
 from isotoken.plugins.drafters.model import ModelDrafter
 from isotoken.plugins.drafters.ngram import NgramDrafter
 from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
+from isotoken.plugins.schedulers.adaptive import AdaptiveScheduler
 from isotoken.plugins.schedulers.naive import naive_scheduler
 from isotoken.plugins.schedulers.static import StaticScheduler
 
@@ -24,6 +26,7 @@ from .toy import ToyRunner
 from .world import MAX_MODEL_LEN, Gold, Setup, World, compare, make_request, make_workload
 
 WORKLOAD = make_workload()
+ADAPTIVE = partial(AdaptiveScheduler, chunk=12)
 
 
 def run_seed(seed: int, gold: Gold) -> World:
@@ -78,7 +81,7 @@ def draw_setup(draw: random.Random, gold: Gold) -> Setup:
         prefix_caching=draw.random() < 0.7,
         asynchronous=draw.random() < 0.4,
         kv_cache=ContiguousKVCache if block_size == MAX_MODEL_LEN and draw.random() < 0.8 else PagedKVCache,
-        scheduler=draw.choice([ContinuousScheduler] * 4 + [StaticScheduler, naive_scheduler]),
+        scheduler=draw.choice([ContinuousScheduler] * 4 + [ADAPTIVE, StaticScheduler, naive_scheduler]),
         drafter=draw_drafter(draw, gold),
         draft_policy=draw.choice([None, DraftPolicy(num_draft_tokens=4, verify_cost=draw.choice([0.01, 0.1, 0.5]))]),
     )

@@ -322,7 +322,7 @@ def test_the_checkpoint_is_shown_before_its_weights_are_read(installed: Plugins,
     built.engine.close()
 
 
-@pytest.mark.parametrize("scheduler", ["continuous", "static", "naive"])
+@pytest.mark.parametrize("scheduler", ["continuous", "adaptive", "static", "naive"])
 @pytest.mark.parametrize("kv_cache", ["paged", "contiguous"])
 @pytest.mark.parametrize("drafter", ["none", "ngram", "model"])
 def test_every_combination_of_built_in_parts_gives_the_same_tokens(

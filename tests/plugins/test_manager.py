@@ -84,7 +84,7 @@ def test_the_built_ins_come_in_by_the_same_door() -> None:
     owners = {info.distribution for info in plugins.infos if info.name in ("builtin", "reference", "torch")}
     assert owners == {"isotoken"}
     assert {"reference", "torch"} <= set(plugins.backends)
-    assert {"continuous", "naive", "static"} <= set(plugins.schedulers)
+    assert {"continuous", "adaptive", "naive", "static"} <= set(plugins.schedulers)
     assert {"paged", "contiguous"} <= set(plugins.kv_caches)
     assert {"ngram", "model"} <= set(plugins.drafters)
     assert not [info for info in plugins.infos if info.distribution == "isotoken" and info.error]

@@ -64,6 +64,7 @@ def run(scheduler: Any) -> list[str]:
         ("naive", ["a", "b", "b", "b", "c", "c", "d"]),
         ("static", ["abc", "bc", "b", "d"]),
         ("continuous", ["abc", "bcd", "b"]),
+        ("adaptive", ["abc", "bcd", "b"]),
     ],
 )
 def test_who_runs_when(plugins: Plugins, name: str, steps: list[str]) -> None:
@@ -104,7 +105,7 @@ def test_a_static_batch_goes_on_when_its_members_leave(plugins: Plugins) -> None
 
 
 def test_the_built_in_names_are_all_there(plugins: Plugins) -> None:
-    assert {"continuous", "static", "naive"} <= set(plugins.schedulers)
+    assert {"continuous", "adaptive", "static", "naive"} <= set(plugins.schedulers)
     assert {"paged", "contiguous"} <= set(plugins.kv_caches)
     assert "host" in set(plugins.samplers) and {"ngram", "model"} <= set(plugins.drafters)
     assert plugins.samplers.get_factory("host")(INFO).sample is not None
