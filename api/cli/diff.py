@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..text import TextModel
 
 _SIDE = (
-    "NAME[:DTYPE][:QUANTIZATION][:DEVICE], such as torch:bfloat16 or native:w4a8. Give it twice. "
-    "Default: float32, cpu. QUANTIZATION: int8, int4, w8a8 or w4a8, where the backend has it."
+    "NAME, then :DTYPE, :QUANTIZATION (int8, int4, w8a8 or w4a8) and :DEVICE as wanted, such as torch:bfloat16 or "
+    "native:w4a8. Give it twice. Default: float32, unquantised, cpu."
 )
 
 
