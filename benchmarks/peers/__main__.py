@@ -13,7 +13,7 @@ from isotoken.api.bench.workloads import WORKLOADS
 
 from . import genai_peer, llamacpp_peer, openvino_peer, vllm_peer
 from .compare import Comparison, close_pair, load_pair
-from .environment import set_up
+from .environment import is_real_time, set_up
 from .genai_peer import Genai
 from .llamacpp_peer import LlamaCpp
 from .openvino_peer import OpenVino
@@ -92,6 +92,7 @@ def _compare(given: argparse.Namespace, peer: type[Genai] | type[OpenVino] | typ
         "backend": given.backend,
         "threads": given.threads,
         "share": given.share,
+        "real_time": is_real_time(),
         "machine": machine_facts(),
         "versions": versions() | {f"peer's {name}": version for name, version in versions_there.items()},
         "load_average": [load_before, load_average()],

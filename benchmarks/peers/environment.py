@@ -36,3 +36,9 @@ def convert_once(target: Path, proof: str, command: Callable[[Path], Sequence[st
         raise RuntimeError(f"{' '.join(words)}\n{(done.stdout + done.stderr)[-3000:]}")
     partial.rename(target)
     return target
+
+
+def is_real_time() -> bool:
+    """Whether this process, and so those that it starts, run at real-time priority, as `chrt -f 10` gives it."""
+    policy = getattr(os, "sched_getscheduler", lambda _: None)(0)
+    return policy is not None and policy in (os.SCHED_FIFO, os.SCHED_RR)
