@@ -16,6 +16,11 @@ def gib(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
+def mib(num_bytes: int) -> str:
+    """Write a size in MiB."""
+    return f"{num_bytes / 2**20:.1f} MiB"
+
+
 def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return main memory that can be had, the container's limit respected; what files take in it makes room."""
     free = int(psutil.virtual_memory().available)
@@ -27,6 +32,16 @@ def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return free
 
 
+def byte_bounds(array: NDArray[Any]) -> tuple[int, int]:
+    """Return the address of an array's first byte and of the one behind its last, both the same where it is empty."""
+    start = array.ctypes.data
+    if not array.size:
+        return start, start
+    reaches = [(count - 1) * stride for count, stride in zip(array.shape, array.strides, strict=True)]
+    low, high = (sum(pick(reach, 0) for reach in reaches) for pick in (min, max))
+    return start + low, start + high + array.itemsize
+
+
 def release_pages(array: NDArray[Any]) -> None:
     """Let the system take back the memory of a file mapping that has been copied; nothing where it is no mapping."""
     owner: Any = array
@@ -35,7 +50,7 @@ def release_pages(array: NDArray[Any]) -> None:
     if not isinstance(owner, mmap.mmap) or not hasattr(owner, "madvise"):
         return
     base = np.frombuffer(owner, dtype=np.uint8).ctypes.data
-    low, high = np.lib.array_utils.byte_bounds(array)
+    low, high = byte_bounds(array)
     start = -(-(low - base) // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages only: neighbours may still be in use
     stop = (high - base) // mmap.PAGESIZE * mmap.PAGESIZE
     if stop > start:

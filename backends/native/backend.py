@@ -11,7 +11,7 @@ from ...core.interfaces import RunnerConfig
 from ...core.quantization import refuse_absent
 from ...core.types import Unsupported
 from ...kernels.cpu.program import MAX_HEAD_DIM
-from ..host_memory import available_bytes
+from ..host_memory import available_bytes, mib
 from . import sizes
 from .activations import Activations
 from .cache import Caches, CacheShape
@@ -58,7 +58,9 @@ class NativeBackend:
         options = Options.read(config.options)
         _refuse_absent(config, self.capabilities)
         if checkpoint.spec.head_dim > MAX_HEAD_DIM:
-            raise Unsupported(f"backend native: head_dim is {checkpoint.spec.head_dim}, at most {MAX_HEAD_DIM} is offered")
+            raise Unsupported(
+                f"backend native: head_dim is {checkpoint.spec.head_dim}, at most {MAX_HEAD_DIM} is offered"
+            )
         precision = Precision.read(config, checkpoint.dtype, is_packed=checkpoint.packing is not None)
         info, spec = sizes.limits(checkpoint, config, precision), checkpoint.spec
         plan = Plan(checkpoint, precision)
@@ -113,10 +115,23 @@ def _load_weights(
     checkpoint: Checkpoint, plan: Plan, executor: Executor, options: Options, precision: Precision
 ) -> PackedWeights:
     weights = PackedWeights(checkpoint, plan)
-    # Only a Checkpoint itself is known by its key: a subclass may hand out other weights than the files hold.
-    keep = precision.quantization is not None and plan.num_bytes >= WORTH_KEEPING and type(checkpoint) is Checkpoint
-    cache = PackCache(options.pack_cache, checkpoint, plan) if keep and options.pack_cache else None
-    found = weights.fill(checkpoint, executor, cache)
-    if cache is not None:
-        log.info("backend native: packed weights %s %s", "read from" if found else "kept in", cache.path)
+    cache = None
+    if options.pack_cache is not None:
+        if why := _why_not_kept(checkpoint, plan, precision):
+            log.info("backend native: packed weights are not kept: %s", why)
+        else:
+            cache = PackCache(options.pack_cache, checkpoint, plan)
+    weights.fill(checkpoint, executor, cache)
     return weights
+
+
+def _why_not_kept(checkpoint: Checkpoint, plan: Plan, precision: Precision) -> str:
+    if precision.quantization is None:
+        return "only those are that are quantised as they are read"
+    if plan.num_bytes < WORTH_KEEPING:
+        return f"{mib(plan.num_bytes)} are packed in no time, from {mib(WORTH_KEEPING)} on it may pay"
+    if (
+        type(checkpoint) is not Checkpoint
+    ):  # known by its key; a subclass may hand out other weights than the files hold
+        return "they may not be those of the files"
+    return ""

@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ log = logging.getLogger("isotoken.native")
 
 MAX_BYTES = 32 << 30  # of all files together
 MAX_FILES = 64
+ABANDONED_SECONDS = 3600.0  # without a byte written: nobody does that to a file any more
 HEADER = 4096  # bytes before the weights
 BLOCK_BYTES = 8 << 20  # read at a time
 MAGIC = b"isotoken packed weights 1\n"
@@ -49,32 +52,42 @@ class PackCache:
                     file.readinto(memory[start : start + BLOCK_BYTES].data)
                 if header != _header(memory):
                     return self._damaged()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             log.warning("backend native: packed weights %s cannot be read: %s", self.path, error)
             return False
         with contextlib.suppress(OSError):
             os.utime(self.path)  # used last
+        log.info("backend native: packed weights were read from %s", self.path)
         return True
 
-    def save(self, memory: UInt8) -> None:
-        """Keep what was packed, where the disk has room for it. A failure costs the next start some time, no more."""
+    def save(self, memory: UInt8) -> bool:
+        """Keep what was packed, and say whether. A failure, or a full disk, costs the next start some time, no more."""
         folder = self.path.parent
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sweep()
             size = HEADER + len(memory)
             if size > self._max_bytes or size > shutil.disk_usage(folder).free // 2:
-                log.info("backend native: no room to keep %d bytes of packed weights in %s", size, folder)
-                return
+                log.warning("backend native: there is no room to keep %d bytes of packed weights in %s", size, folder)
+                return False
             self._make_room(size)
             self._write(memory)
         except OSError as error:
-            log.warning("backend native: packed weights cannot be kept in %s: %s", folder, error)
+            log.warning(
+                "backend native: option pack_cache: packed weights cannot be kept in %s (%s): name a folder that can "
+                "be written, or off",
+                folder,
+                error,
+            )
+            return False
+        log.info("backend native: packed weights are kept in %s", self.path)
+        return True
 
     def _write(self, memory: UInt8) -> None:
         """Write beside the file, then rename: a reader sees nothing or all of it."""
-        handle, name = tempfile.mkstemp(prefix=".", dir=self.path.parent)
+        handle, name = tempfile.mkstemp(suffix=".tmp", dir=self.path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(_header(memory))
@@ -84,18 +97,40 @@ class PackCache:
             Path(name).unlink(missing_ok=True)
             raise
 
+    def _sweep(self) -> None:
+        """Delete what processes left that were killed as they wrote."""
+        for path, status in self._files("*.tmp"):
+            if time.time() - status.st_mtime > ABANDONED_SECONDS:
+                _delete(path)
+
     def _make_room(self, num_bytes: int) -> None:
-        """Delete files, the least recently used first, until so many bytes more are within the bounds."""
-        found = [(path, path.stat()) for path in self.path.parent.glob("*.packed") if path != self.path]
+        """Delete files, the least recently used first, until so many bytes more are within the bounds.
+
+        What other processes are writing counts, and stays.
+        """
+        num_bytes += sum(status.st_size for _, status in self._files("*.tmp"))
+        found = [(path, status) for path, status in self._files("*.packed") if path != self.path]
         found.sort(key=lambda pair: pair[1].st_mtime, reverse=True)
         for place, (path, status) in enumerate(found, start=2):
             num_bytes += status.st_size
             if num_bytes > self._max_bytes or place > MAX_FILES:
-                path.unlink(missing_ok=True)
+                _delete(path)
+
+    def _files(self, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
+        """Files of the folder. Others may delete them at any time: those are no more."""
+        for path in self.path.parent.glob(pattern):
+            with contextlib.suppress(OSError):
+                yield path, path.stat()
 
     def _damaged(self) -> bool:
         log.warning("backend native: packed weights %s are damaged and will be made anew", self.path)
         return False
+
+
+def _delete(path: Path) -> None:
+    """Delete a file that others may have deleted, or may own."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _header(memory: UInt8) -> bytes:

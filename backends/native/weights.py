@@ -36,12 +36,12 @@ class PackedWeights:
         vectors = sum(4 * vector.size for vector in plan.vectors.values())
         return matrices + vectors + self.embeddings.nbytes
 
-    def fill(self, checkpoint: Checkpoint, executor: Executor, cache: PackCache | None) -> bool:
-        """Read everything from the cache where it is there, else pack it and keep it. Returns whether it was there."""
+    def fill(self, checkpoint: Checkpoint, executor: Executor, cache: PackCache | None) -> None:
+        """Read everything from the cache where it is there, else pack it and keep it."""
         memory = self._arena.bytes
         if cache is not None and cache.load(memory):
             self._tell_all_read(checkpoint)
-            return True
+            return
         for matrix in self._plan.matrices.values():
             self._pack(checkpoint, executor, matrix)
         offset = np.float32(checkpoint.spec.norm_offset)
@@ -49,7 +49,6 @@ class PackedWeights:
             self._floats(vector.name)[:] = checkpoint.tensor(vector.name).astype(np.float32) + offset
         if cache is not None:
             cache.save(memory)
-        return False
 
     def weights(self, name: str) -> kernels.Weights:
         """Describe a matrix to a Linear."""

@@ -6,6 +6,7 @@ from ...core.capabilities import Capabilities
 from ...core.checkpoint import Checkpoint
 from ...core.interfaces import RunnerConfig, RunnerInfo
 from ...core.types import Unsupported
+from ..limits import check_limits
 from .runner import NullRunner
 from .words import Words
 
@@ -74,10 +75,4 @@ def _check(config: RunnerConfig) -> None:
     if unknown := sorted(set(config.options) - {"step_ms"}):
         raise ValueError(f"backend null has no option {unknown[0]!r}; its only one is step_ms")
     _step_ms(config)
-    for name in ("max_num_seqs", "max_num_batched_tokens", "block_size"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}: expected at least 1")
-    if config.num_blocks < 0:
-        raise ValueError(f"num_blocks is {config.num_blocks}: expected at least 1, or 0 for the default")
-    if config.max_num_logits and config.max_num_logits < config.max_num_seqs:
-        raise ValueError(f"max_num_logits is {config.max_num_logits}: expected at least max_num_seqs or 0")
+    check_limits("null", config)

@@ -178,6 +178,7 @@ def test_a_step_takes_as_long_as_it_was_told(monkeypatch: pytest.MonkeyPatch) ->
         ({"max_num_seqs": 0}, ValueError, "max_num_seqs is 0"),
         ({"max_num_logits": 1}, ValueError, "max_num_logits is 1"),
         ({"num_blocks": -1}, ValueError, "num_blocks is -1"),
+        ({"num_threads": -1}, ValueError, "^backend null: num_threads is -1"),
     ],
 )
 def test_what_cannot_be_had_is_refused(settings: dict[str, Any], error: type[Exception], words: str) -> None:
