@@ -16,7 +16,7 @@ ISA_VARIABLE = "ISOTOKEN_CPU_ISA"
 PATH = Path(__file__).parent / "_native.so"
 
 SIGNATURES: dict[str, tuple[object, Sequence[object]]] = {
-    "isotoken_team_create": (c_void_p, (c_int32, c_void_p, c_int32)),
+    "isotoken_team_start": (c_void_p, (c_int32, c_int32, c_void_p, c_int32)),
     "isotoken_team_destroy": (None, (c_void_p,)),
     "isotoken_run": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p)),
     "isotoken_profile": (None, (c_void_p, c_int32, ctypes.POINTER(c_double), c_int32)),
@@ -25,7 +25,6 @@ SIGNATURES: dict[str, tuple[object, Sequence[object]]] = {
     "isotoken_num_isas": (c_int32, ()),
     "isotoken_isa_name": (c_char_p, (c_int32,)),
     "isotoken_isa_runs": (c_int32, (c_int32,)),
-    "isotoken_use_isa": (c_int32, (c_int32,)),
     "isotoken_sizeof": (c_int32, (c_int32,)),
 }
 
@@ -35,27 +34,23 @@ class LibraryError(ImportError):
 
 
 class Library:
-    """The loaded kernels. Which instruction set runs is one choice for the whole process."""
+    """The loaded kernels, and the instruction set that teams started from here run."""
 
-    def __init__(self, functions: ctypes.CDLL) -> None:
+    def __init__(self, functions: ctypes.CDLL, isa: str = "") -> None:
+        """Choose a set, "" being the best. ValueError where it is not built or does not run here."""
         self.functions = functions
         indices = range(functions.isotoken_num_isas())
         self._indices = {functions.isotoken_isa_name(index).decode(): index for index in indices}
         self.built = tuple(self._indices)  # instruction sets, best first
         self.isas = tuple(isa for isa, index in self._indices.items() if functions.isotoken_isa_runs(index))
-        self.isa = self.isas[0]
-
-    def use(self, isa: str) -> None:
-        """Run this instruction set from now on. ValueError where it is not built or does not run here."""
-        if isa not in self.isas:
+        self.isa = isa or self.isas[0]
+        if self.isa not in self.isas:
             why = "this machine does not run it" if isa in self.built else "it is not built"
             raise ValueError(f"instruction set {isa!r}: {why}; here are: {', '.join(self.isas)}")
-        self.functions.isotoken_use_isa(self._indices[isa])
-        self.isa = isa
 
     def team(self, num_threads: int, cpus: Sequence[int] | None = None, spin_us: int = DEFAULT_SPIN_US) -> Team:
         """Start a team of threads."""
-        return Team(self.functions, num_threads, cpus, spin_us)
+        return Team(self.functions, num_threads, cpus, spin_us, isa=self._indices[self.isa])
 
 
 def load(isa: str = "") -> Library:
@@ -63,9 +58,7 @@ def load(isa: str = "") -> Library:
 
     Raises LibraryError where the library is not built or does not fit, ValueError for an unknown set.
     """
-    library = _load()
-    library.use(isa or os.environ.get(ISA_VARIABLE, "") or library.isas[0])
-    return library
+    return Library(_load(), isa or os.environ.get(ISA_VARIABLE, ""))
 
 
 def why_unavailable() -> str:
@@ -78,7 +71,7 @@ def why_unavailable() -> str:
 
 
 @cache
-def _load() -> Library:
+def _load() -> ctypes.CDLL:
     if not PATH.exists():
         raise LibraryError(
             "the CPU kernels are not built: isotoken was installed where no C++ compiler was found. "
@@ -90,7 +83,7 @@ def _load() -> Library:
     except OSError as error:
         raise LibraryError(f"the CPU kernels cannot be loaded: {error}") from error
     _declare(functions)
-    return Library(functions)
+    return functions
 
 
 def _declare(functions: ctypes.CDLL) -> None:

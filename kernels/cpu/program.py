@@ -13,6 +13,7 @@ from .mirror import Float, Int32, Mirror, Pointer, mirror
 
 PANEL = 32  # outputs of a weight matrix that lie together
 TOKENS_A_BLOCK = 16  # block_size is a multiple of it
+MAX_HEAD_DIM = 1024
 
 FORM_F32, FORM_BF16, FORM_F16, FORM_I8, FORM_I8_SUMMED, FORM_I4_A8, FORM_I8_GROUPS, FORM_I4_GROUPS = range(8)
 ROWS_TOKENS, ROWS_LOGITS, ROWS_EXPERT, ROWS_ROUTED, ROWS_CHOSEN = range(5)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .library import LibraryError
-from .team import Team
+from .team import Team, check_status
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
@@ -76,7 +76,7 @@ class TeamSampler:
         if team._functions.isotoken_sizeof(SAMPLE_ARGS) != ctypes.sizeof(SampleArgs):
             raise LibraryError("the compiled sampler is of another version of isotoken: build the CPU kernels anew")
         self._sample = team._functions.isotoken_sample
-        self._sample.argtypes, self._sample.restype = [Address, Address], None
+        self._sample.argtypes, self._sample.restype = [Address, Address], ctypes.c_int32
         self._scratch_bytes = team._functions.isotoken_sample_scratch
         self._scratch_bytes.argtypes, self._scratch_bytes.restype = [ctypes.c_int32, ctypes.c_int32], ctypes.c_int64
         self._team = team
@@ -99,7 +99,7 @@ class TeamSampler:
             self._rows[name][:num_rows] = getattr(rows, name)
         kept = _enter_edits(args, rows)
         drawn = _enter_logprobs(args, rows.num_logprobs, num_rows, vocab_size)
-        self._sample(self._team.handle, self._address)
+        check_status(self._sample(self._team.handle, self._address))
         del kept, x  # only now
         return Drawn(self._rows["token_ids"][:num_rows].copy(), *drawn)
 
@@ -153,6 +153,8 @@ def _enter_logprobs(args: SampleArgs, num_logprobs: Int32, num_rows: int, vocab_
     """Make memory for log-probabilities where rows ask for them; zeros where one asks for fewer than another."""
     asked = num_logprobs.tolist()
     if max(asked, default=NO_LOGPROBS) == NO_LOGPROBS:
+        args.logprobs = args.ranks = args.top_ids = args.top_logprobs = None  # the last call's memory may be gone
+        args.num_top = 0
         return ()
     args.num_top = vocab_size if WHOLE_VOCABULARY in asked else min(max(asked), vocab_size)
     arrays = {

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .packing import packed_sizes
-from .program import FORM_BF16, FORM_F16, FORM_F32, Operation, Program, Step, Weights
+from .program import FORM_BF16, FORM_F16, FORM_F32, MAX_HEAD_DIM, Operation, Program, Step, Weights
 
 MATRIX_FORMS = {
     np.dtype(np.float32): FORM_F32,
@@ -20,6 +20,7 @@ MATRIX_FORMS = {
     np.dtype(np.float16): FORM_F16,
 }
 DEFAULT_SPIN_US = 200
+NO_MEMORY, UNKNOWN, NO_THREADS = -1, -2, -3  # Status of csrc/program.h
 
 Array = NDArray[Any]
 
@@ -33,14 +34,21 @@ class Team:
         num_threads: int,
         cpus: Sequence[int] | None = None,
         spin_us: int = DEFAULT_SPIN_US,
+        *,
+        isa: int = 0,
     ) -> None:
+        """Start the threads. `isa` counts as isotoken_isa_name does. The caller is the first of them: pinned like the
+        others where `cpus` are named, until it has closed the last of its teams.
+
+        Raises ValueError where threads and CPUs are not as many, OSError where threads cannot be started.
+        """
         if cpus is not None and len(cpus) != num_threads:
             raise ValueError(f"{num_threads} threads are to be pinned to {len(cpus)} processors: name one for each")
         self.num_threads = num_threads
         self._functions = functions
         pinned = None if cpus is None else (ctypes.c_int32 * num_threads)(*cpus)
         ctypes.set_errno(0)
-        self._handle: int | None = self._functions.isotoken_team_create(num_threads, pinned, spin_us)
+        self._handle: int | None = self._functions.isotoken_team_start(isa, num_threads, pinned, spin_us)
         if self._handle is None:
             raise OSError(f"{num_threads} threads cannot be started: {os.strerror(ctypes.get_errno())}")
 
@@ -73,7 +81,7 @@ class Team:
         status = self._functions.isotoken_pack(
             self.handle, matrix.ctypes.data, matrix_form, ld, None, ctypes.addressof(packed)
         )
-        _check(status)
+        check_status(status)
 
     def pack_quantised(
         self,
@@ -91,7 +99,7 @@ class Team:
         status = self._functions.isotoken_pack_quantised(
             self.handle, integers.ctypes.data, integers.shape[1], wide.ctypes.data, None, ctypes.addressof(packed)
         )
-        _check(status)
+        check_status(status)
 
     @property
     def handle(self) -> int:
@@ -127,8 +135,8 @@ class Prepared:
         self._arguments = (ctypes.addressof(program.pointers), len(program))
 
     def __call__(self, step: Step) -> None:
-        """Run every operation. MemoryError where a thread's scratch memory cannot grow."""
-        _check(self._run(self._team.handle, *self._arguments, ctypes.addressof(step)))
+        """Run every operation. Raises what `check_status` does."""
+        check_status(self._run(self._team.handle, *self._arguments, ctypes.addressof(step)))
 
     def profile(self, on: bool) -> list[float]:
         """Turn profiling on or off; return the seconds of each operation since the last call."""
@@ -147,6 +155,12 @@ def _weights(
     return Weights(values=values, scales=scales, sums=sums, form=form, outputs=outputs, inputs=inputs, group=group)
 
 
-def _check(status: int) -> None:
-    if status:
+def check_status(status: int) -> None:
+    """Raise MemoryError where scratch memory ran out, OSError where a fork gets no threads, ValueError for operations
+    that the kernels do not have."""
+    if status == NO_MEMORY:
         raise MemoryError("scratch memory of the CPU kernels ran out")
+    if status == NO_THREADS:
+        raise OSError(f"the team's threads cannot be started in this fork: {os.strerror(ctypes.get_errno())}")
+    if status:
+        raise ValueError(f"the CPU kernels have no such operation or form, or not at a head_dim above {MAX_HEAD_DIM}")

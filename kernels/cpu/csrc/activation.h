@@ -36,7 +36,7 @@ inline VecF activate(int32_t activation, VecF x) {
     case ACT_GELU_TANH:
         return gelu_tanh(x);
     case ACT_RELU:
-        return vmax(x, splat(0.0f));
+        return vmax(splat(0.0f), x); /* in this order x stays what is not a number */
     default:
         return sigmoid_times(x, splat(1.0f)); /* SiLU */
     }

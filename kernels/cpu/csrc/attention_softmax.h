@@ -40,7 +40,7 @@ inline float settle_scores(TileScratch &tile, const Chunk &chunk, int row, float
             score = splat(cap) * vtanh(score / splat(cap));
         score = only_seen(score, place, begin, end);
         store(scores + place, score);
-        largest = vmax(largest, score);
+        largest = vmax(score, largest); /* what is not a number is no measure for the others */
     }
     return largest_lane(largest);
 }
@@ -52,11 +52,11 @@ inline void weigh_scores(TileScratch &tile, const Chunk &chunk, int row, float l
     VecF sum = load(tile.rows[row].sums);
     for (int place = from; place < to; place += LANES) {
         const VecF x = load(scores + place) - splat(largest);
-        VecF weight = select(x > splat(EXP_LOWEST), vexp(x), VecF{}); /* below it, and unseen: exactly 0 */
+        VecF weight = select(x <= splat(EXP_LOWEST), VecF{}, vexp(x)); /* so far down, and unseen: exactly 0 */
         sum += weight;
         if (Form::HAS_SCALES) { /* those of tokens that are not there may be anything, not finite even */
             const VecF scaled = weight * load(chunk.value_scales[place / TOKENS_A_BLOCK] + place % TOKENS_A_BLOCK);
-            weight = select(weight > VecF{}, scaled, VecF{});
+            weight = select(weight == VecF{}, VecF{}, scaled);
         }
         Form::store_weights(tile.weights[row], place, weight);
     }

@@ -7,8 +7,6 @@
 namespace isotoken {
 namespace {
 
-enum { MAX_HEAD_DIM = 1024 };
-
 inline int padded_dim(const Cache &cache) { return (cache.head_dim + 15) & ~15; }
 
 /* The number of the piece of one K/V head that holds `offset` tokens into a block. */

@@ -1,12 +1,10 @@
 /* The C interface: instruction sets, teams, and a program's run through its operations. */
 #include "dispatch.h"
+#include "kernels.h"
 #include "team.h"
 
 #include <atomic>
-#include <cerrno>
 #include <chrono>
-#include <new>
-#include <system_error>
 
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -70,19 +68,10 @@ const Isa ISAS[] = { /* best first */
 };
 const int32_t NUM_ISAS = sizeof ISAS / sizeof *ISAS;
 
-const Kernels *best() {
-    for (const Isa &isa : ISAS)
-        if (isa.runs()) return isa.kernels;
-    return nullptr; /* not reached: plain runs everywhere */
-}
-
-std::atomic<const Kernels *> in_use{nullptr};
-
 struct Run {
     const Head *const *program;
     int32_t num_ops;
     const Step *step;
-    const Kernels *kernels;
     std::atomic<bool> failed{false};
 };
 
@@ -98,7 +87,7 @@ void run_program(void *argument, Worker &worker) {
     for (int32_t i = 0; i < run.num_ops; i++) {
         if (i) worker.barrier();
         const Head *operation = run.program[i];
-        if (!run.kernels->run[operation->kind](operation, *run.step, worker)) run.failed = true;
+        if (!worker.team->kernels.run[operation->kind](operation, *run.step, worker)) run.failed = true;
         if (profiling) { /* what other threads still have to do counts for the next one */
             double end = now();
             worker.team->seconds[(size_t)i] += end - begin;
@@ -107,31 +96,51 @@ void run_program(void *argument, Worker &worker) {
     }
 }
 
+bool is_known(const Head &operation) {
+    if (operation.kind < 0 || operation.kind >= NUM_KINDS) return false;
+    if (operation.kind == OP_HEADS) return ((const Heads &)operation).cache.head_dim <= MAX_HEAD_DIM;
+    if (operation.kind == OP_ATTENTION) return ((const Attention &)operation).cache.head_dim <= MAX_HEAD_DIM;
+    return true;
+}
+
 struct Pack {
     PackJob job;
-    PackPanels pack;
     std::atomic<bool> failed{false};
 };
 
 void pack_together(void *argument, Worker &worker) {
     Pack &pack = *(Pack *)argument;
-    if (!pack.pack(pack.job, worker)) pack.failed = true;
+    if (!worker.team->kernels.pack(pack.job, worker)) pack.failed = true;
+}
+
+bool is_known(const PackJob &job) {
+    const bool readable = job.integers || job.matrix_form == FORM_F32 || job.matrix_form == FORM_BF16 ||
+                          job.matrix_form == FORM_F16;
+    switch (job.packed.form) {
+    case FORM_F32:
+    case FORM_BF16:
+        return readable && !job.integers;
+    case FORM_I8:
+        return readable;
+    case FORM_I4_A8:
+    case FORM_I8_GROUPS:
+    case FORM_I4_GROUPS:
+        return readable && job.packed.group > 0 && job.packed.group % 32 == 0;
+    default:
+        return false;
+    }
 }
 
 int32_t pack(Team *team, const PackJob &job) {
-    Pack pack{job, kernels_in_use().pack};
-    team->run(pack_together, &pack);
-    return pack.failed ? -1 : 0;
+    if (!is_known(job)) return STATUS_UNKNOWN;
+    return guarded([&] {
+        Pack pack{job};
+        team->run(pack_together, &pack);
+        return pack.failed ? STATUS_NO_MEMORY : STATUS_DONE;
+    });
 }
 
 } // namespace
-
-const Kernels &kernels_in_use() {
-    const Kernels *kernels = in_use;
-    if (!kernels) in_use = kernels = best();
-    return *kernels;
-}
-
 } // namespace isotoken
 
 using namespace isotoken;
@@ -140,30 +149,29 @@ ISOTOKEN_EXPORT int32_t isotoken_num_isas(void) { return NUM_ISAS; }
 ISOTOKEN_EXPORT const char *isotoken_isa_name(int32_t index) { return ISAS[index].kernels->name; }
 ISOTOKEN_EXPORT int32_t isotoken_isa_runs(int32_t index) { return ISAS[index].runs(); }
 
-ISOTOKEN_EXPORT int32_t isotoken_use_isa(int32_t index) {
-    if (index < 0 || index >= NUM_ISAS || !ISAS[index].runs()) return -1;
-    in_use = ISAS[index].kernels;
-    return 0;
-}
-
-ISOTOKEN_EXPORT Team *isotoken_team_create(int32_t num_threads, const int32_t *cpus, int32_t spin_us) {
-    try {
-        return new Team(num_threads < 1 ? 1 : num_threads, cpus, spin_us);
-    } catch (const std::system_error &error) {
-        errno = error.code().value();
-    } catch (const std::bad_alloc &) {
-        errno = ENOMEM;
-    }
-    return nullptr;
+ISOTOKEN_EXPORT Team *isotoken_team_start(int32_t isa, int32_t num_threads, const int32_t *cpus, int32_t spin_us) {
+    Team *team = nullptr;
+    errno = EINVAL;
+    if (isa < 0 || isa >= NUM_ISAS || !ISAS[isa].runs()) return nullptr;
+    const int32_t status = guarded([&] {
+        team = new Team(*ISAS[isa].kernels, num_threads < 1 ? 1 : num_threads, cpus, spin_us);
+        return STATUS_DONE;
+    });
+    if (status == STATUS_NO_MEMORY) errno = ENOMEM;
+    return team;
 }
 
 ISOTOKEN_EXPORT void isotoken_team_destroy(Team *team) { delete team; }
 
 ISOTOKEN_EXPORT int32_t isotoken_run(Team *team, const Head *const *program, int32_t num_ops, const Step *step) {
-    Run run{program, num_ops, step, &kernels_in_use()};
-    if (team->profiling && team->seconds.size() < (size_t)num_ops) team->seconds.resize((size_t)num_ops);
-    team->run(run_program, &run);
-    return run.failed ? -1 : 0;
+    for (int32_t i = 0; i < num_ops; i++)
+        if (!is_known(*program[i])) return STATUS_UNKNOWN;
+    return guarded([&] {
+        Run run{program, num_ops, step};
+        if (team->profiling && team->seconds.size() < (size_t)num_ops) team->seconds.resize((size_t)num_ops);
+        team->run(run_program, &run);
+        return run.failed ? STATUS_NO_MEMORY : STATUS_DONE;
+    });
 }
 
 ISOTOKEN_EXPORT void isotoken_profile(Team *team, int32_t on, double *seconds, int32_t num_ops) {

@@ -11,12 +11,17 @@ namespace isotoken {
 namespace {
 namespace linear {
 
-/* Arithmetic without subnormal numbers while this lives: AMX has none, and AVX-512 is to give the same bits. */
+/* Arithmetic without subnormal numbers while this lives, where activations are bfloat16: AMX has none of those, and
+ * AVX-512 is to give the same bits. */
 struct LikeAmx {
 #if defined(__AMX_TILE__)
     const unsigned before = _mm_getcsr();
-    LikeAmx() { _mm_setcsr(before | 0x8040); } /* results are flushed to zero, operands taken for zeros */
+    explicit LikeAmx(const Linear &op) {
+        if (op.input.form == FORM_BF16) _mm_setcsr(before | 0x8040); /* results flushed to zero, operands too */
+    }
     ~LikeAmx() { _mm_setcsr(before); }
+#else
+    explicit LikeAmx(const Linear &) {}
 #endif
 };
 
@@ -58,7 +63,7 @@ template <class Form> bool run_weights_alone(const Linear &op, Range rows, Worke
 inline bool run_linear(const Linear &op, const Step &step, Worker &worker) {
     const Range rows = row_range(op.head, step);
     if (rows.begin >= rows.end) return true;
-    [[maybe_unused]] const linear::LikeAmx like_amx;
+    [[maybe_unused]] const linear::LikeAmx like_amx(op);
     switch (op.weights.form) {
     case FORM_F32:
         return linear::run_plain<linear::PlainF32>(op, rows, worker);

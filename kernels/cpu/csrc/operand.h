@@ -12,17 +12,25 @@ inline int filled_up(int size) { return (size + 31) & ~31; }
 
 const float SMALLEST_SCALE = 1.17549435e-38f; /* below it reciprocals overflow, and a row is as good as zeros */
 
+const int32_t INFINITE_BITS = 0x7f800000;
+
 /* What a row may be made of: at(i, count) are its elements from i on, zeros from the count-th. */
 struct PlainRow {
     const float *x;
     VecF at(int i, int count) const { return load_some(x + i, count); }
 };
 
+/* Not a number where an element is not finite: so is then whatever the row is multiplied with. Sizes are compared by
+ * their bits, among which what is not a number is the largest. */
 template <class Row> inline float int8_scale(const Row &row, int size) {
-    VecF largest = splat(0.0f);
+    VecI largest = {};
     for (int i = 0; i < size; i += LANES)
-        largest = vmax(largest, vabs(row.at(i, size - i)));
-    const float scale = largest_lane(largest) / 127.0f;
+        largest = larger_int(largest, (VecI)vabs(row.at(i, size - i)));
+    const int32_t bits = largest_lane(largest);
+    if (bits >= INFINITE_BITS) return __builtin_nanf("");
+    float magnitude;
+    memcpy(&magnitude, &bits, sizeof bits);
+    const float scale = magnitude / 127.0f;
     return scale >= SMALLEST_SCALE ? scale : 1.0f;
 }
 
@@ -50,9 +58,13 @@ ISOTOKEN_INLINE VecI load_bytes(const void *from) {
 #endif
 }
 
-/* Store q as int8, filled up with zeros to a multiple of LANES; returns the scale. */
+/* Store q as int8, filled up with zeros to a multiple of LANES; returns the scale. Of a row that is not finite, q is 0. */
 template <class Row> inline float quantise_row(const Row &row, int size, int8_t *to) {
     const float scale = int8_scale(row, size);
+    if (scale != scale) {
+        memset(to, 0, (size_t)((size + LANES - 1) / LANES * LANES));
+        return scale;
+    }
     const VecF inverse = splat(1.0f / scale);
     for (int i = 0; i < size; i += LANES)
         store_bytes(to + i, to_int(row.at(i, size - i) * inverse));
@@ -76,6 +88,10 @@ template <class Row> inline void write_offset_int8(const Operand &out, int64_t i
     const float scale = int8_scale(row, size);
     const VecF inverse = splat(1.0f / scale);
     out.scales[index] = scale;
+    if (scale != scale) {
+        memset(to, 128, (size_t)filled_up(size));
+        return;
+    }
     for (int i = 0; i < filled_up(size); i += LANES)
         store_bytes(to + i, to_int(row.at(i, size - i) * inverse) + 128);
 }
@@ -87,6 +103,11 @@ template <class Row> inline void write_summed_int8(const Operand &out, int64_t i
     const float scale = int8_scale(row, size);
     const VecF inverse = splat(1.0f / scale);
     out.scales[index] = scale;
+    if (scale != scale) {
+        memset(to, 0, (size_t)width);
+        memset(sums, 0, (size_t)num_groups * sizeof *sums);
+        return;
+    }
     for (int begin = 0; begin < width; begin += out.group) {
         const int end = begin + out.group < width ? begin + out.group : width;
         VecI sum = {};

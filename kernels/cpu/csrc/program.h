@@ -57,6 +57,16 @@ enum Kind {
     OP_COMBINE = 8
 };
 
+enum { MAX_HEAD_DIM = 1024 }; /* of Heads and Attention */
+
+/* What calls return. */
+enum Status {
+    STATUS_DONE = 0,
+    STATUS_NO_MEMORY = -1,  /* scratch memory ran out */
+    STATUS_UNKNOWN = -2,    /* an operation, a form, or a head_dim that the kernels do not have */
+    STATUS_NO_THREADS = -3  /* in a fork, a team's threads cannot be started; errno is set */
+};
+
 enum Activation { ACT_SILU = 0, ACT_GELU = 1, ACT_GELU_TANH = 2, ACT_RELU = 3 };
 
 /* A step: the arrays of core.batch.Batch. */
@@ -224,12 +234,14 @@ typedef struct {
 
 typedef struct Team Team;
 
-/* Start num_threads - 1 threads beside the caller. They spin for spin_us after their last work, then sleep. cpus: one
- * for each thread to be pinned to, or NULL. Returns NULL, errno set, where threads cannot be started. */
-Team *isotoken_team_create(int32_t num_threads, const int32_t *cpus, int32_t spin_us);
+/* Start num_threads - 1 threads beside the caller, which run instruction set `isa` of those below. They spin for spin_us
+ * after their last work, then sleep. cpus: one for each thread to be pinned to, or NULL. The caller is pinned until the
+ * last of its teams is destroyed by it. Returns NULL, errno set, where threads cannot be started; EINVAL where the
+ * instruction set does not run. */
+Team *isotoken_team_start(int32_t isa, int32_t num_threads, const int32_t *cpus, int32_t spin_us);
 void isotoken_team_destroy(Team *team);
 
-/* Run a program. The results are bitwise the same for any number of threads. 0, or -1 when scratch memory ran out. */
+/* Run a program. The results are bitwise the same for any number of threads. Returns a Status. */
 int32_t isotoken_run(Team *team, const Head *const *program, int32_t num_ops, const Step *step);
 
 /* Seconds each operation took since the last call, where profiling is on: [num_ops]; sums over steps. */
@@ -237,7 +249,7 @@ void isotoken_profile(Team *team, int32_t on, double *seconds, int32_t num_ops);
 
 /* Pack rows of a matrix [rows, inputs] of form F32, BF16 or F16, rows ld elements apart: row order[n] as output n (order
  * NULL: row n), -1 being zeros. `packed` says form, sizes and group, and its memory is written. The rounding is that of
- * kernels/cpu/quantize.py. 0, or -1 for forms it does not know. */
+ * kernels/cpu/quantize.py. Returns a Status. */
 int32_t isotoken_pack(Team *team, const void *matrix, int32_t matrix_form, int64_t ld, const int32_t *order,
                       const Weights *packed);
 
@@ -250,7 +262,6 @@ int32_t isotoken_pack_quantised(Team *team, const int8_t *values, int64_t ld, co
 int32_t isotoken_num_isas(void);
 const char *isotoken_isa_name(int32_t index);
 int32_t isotoken_isa_runs(int32_t index);
-int32_t isotoken_use_isa(int32_t index); /* for everything from now on; -1 where it does not run here */
 
 /* sizeof of the struct of a kind, of Step (100), Cache, Operand, Weights, Routing (101 to 104): the mirror checks. */
 int32_t isotoken_sizeof(int32_t kind);

@@ -1,5 +1,6 @@
 /* The C interface of the sampler. */
 #include "dispatch.h"
+#include "kernels.h"
 #include "sample_rows.h"
 #include "team.h"
 
@@ -11,12 +12,15 @@ ISOTOKEN_EXPORT int64_t isotoken_sample_scratch(int32_t num_threads, int32_t voc
     return sampling::scratch_bytes(num_threads, vocab_size);
 }
 
-ISOTOKEN_EXPORT void isotoken_sample(Team *team, const SampleArgs *args) {
+ISOTOKEN_EXPORT int32_t isotoken_sample(Team *team, const SampleArgs *args) {
     *(int32_t *)args->scratch = 0;
     auto together = [](void *argument, Worker &worker) {
-        kernels_in_use().sample(*(const SampleArgs *)argument, worker);
+        worker.team->kernels.sample(*(const SampleArgs *)argument, worker);
     };
-    team->run(together, (void *)args);
+    return guarded([&] {
+        team->run(together, (void *)args);
+        return STATUS_DONE;
+    });
 }
 
 ISOTOKEN_EXPORT void isotoken_sample_noise(uint64_t seed, int64_t position, int32_t first, int32_t n, float *noise) {

@@ -1,7 +1,7 @@
 /* The C interface of the sampler: one call draws, or scores, a token for each row of logits.
  *
- * What it computes is core/sampling.py's HostSampler, row by row; a row's result depends on nothing but that row, not
- * on the number of threads, nor on the instruction set. The arrays are those of core.batch.SamplingRows.
+ * What it computes is core/sampling.py's HostSampler, row by row; a row's result depends on nothing but that row and the
+ * instruction set, not on the number of threads: sums of one set and another may differ in their last digits. The arrays are those of core.batch.SamplingRows.
  */
 #ifndef ISOTOKEN_CPU_SAMPLE_H
 #define ISOTOKEN_CPU_SAMPLE_H
@@ -41,8 +41,8 @@ typedef struct {
 /* Bytes of scratch memory for one call with a team of that many threads. */
 int64_t isotoken_sample_scratch(int32_t num_threads, int32_t vocab_size);
 
-/* Sample with all threads of a team. */
-void isotoken_sample(Team *team, const SampleArgs *args);
+/* Sample with all threads of a team. Returns a Status. */
+int32_t isotoken_sample(Team *team, const SampleArgs *args);
 
 /* The noise [n] of the tokens from `first` on, as isotoken_sample adds it. */
 void isotoken_sample_noise(uint64_t seed, int64_t position, int32_t first, int32_t n, float *noise);

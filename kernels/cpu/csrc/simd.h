@@ -55,6 +55,7 @@ ISOTOKEN_INLINE int32_t load_dword(const void *from) {
 }
 
 ISOTOKEN_INLINE VecF vmax(VecF a, VecF b) { return a > b ? a : b; } /* b where either is not a number */
+ISOTOKEN_INLINE VecI larger_int(VecI a, VecI b) { return a > b ? a : b; }
 ISOTOKEN_INLINE VecF vmin(VecF a, VecF b) { return a < b ? a : b; }
 ISOTOKEN_INLINE VecF vabs(VecF v) { return (VecF)((VecI)v & 0x7fffffff); }
 
@@ -85,7 +86,7 @@ ISOTOKEN_INLINE VecI to_int(VecF v) {
 #endif
 }
 
-/* bfloat16: the upper half of a float, rounded to the nearest, ties to even. */
+/* bfloat16: the upper half of a float, rounded to the nearest, ties to even; what is not a number stays so. */
 ISOTOKEN_INLINE float from_bf16(uint16_t x) {
     uint32_t bits = (uint32_t)x << 16;
     float value;
@@ -96,7 +97,7 @@ ISOTOKEN_INLINE float from_bf16(uint16_t x) {
 ISOTOKEN_INLINE uint16_t to_bf16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    return (uint16_t)(x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : bits >> 16 | 0x40);
 }
 
 ISOTOKEN_INLINE VecF load_bf16(const uint16_t *from) {
@@ -107,8 +108,8 @@ ISOTOKEN_INLINE void store_bf16(uint16_t *to, VecF v) {
 #if defined(__AVX512BF16__)
     *(LooseHalfU *)to = (HalfVecU)_mm512_cvtneps_pbh((__m512)v);
 #else
-    VecU bits = (VecU)v;
-    *(LooseHalfU *)to = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, HalfVecU);
+    const VecU bits = (VecU)v, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    *(LooseHalfU *)to = __builtin_convertvector(v == v ? rounded : bits >> 16 | 0x40, HalfVecU);
 #endif
 }
 

@@ -35,6 +35,15 @@ int64_t now_ns() {
     return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
+#if defined(__linux__)
+/* Where a thread might run before teams pinned it, and how many of those live. */
+struct Caller {
+    int32_t teams = 0;
+    cpu_set_t cpus;
+};
+thread_local Caller this_caller;
+#endif
+
 } // namespace
 
 Scratch::~Scratch() { std::free(memory_); }
@@ -75,15 +84,22 @@ template <class Done> void Team::wait(int64_t spin_ns, Done done) {
     sleepers_.value.fetch_sub(1);
 }
 
-Team::Team(int32_t num_threads, const int32_t *cpus, int32_t spin_us)
-    : scratch((size_t)num_threads), num_threads_(num_threads),
+Team::Team(const isotoken::Kernels &kernels, int32_t num_threads, const int32_t *cpus, int32_t spin_us)
+    : kernels(kernels), scratch((size_t)num_threads), num_threads_(num_threads),
       cpus_(cpus ? std::vector<int32_t>(cpus, cpus + num_threads) : std::vector<int32_t>()),
       spin_ns_((int64_t)spin_us * 1000), arrivals_((size_t)num_threads), mutex_(new std::mutex),
       changed_(new std::condition_variable) {
-    start();
+    try {
+        start();
+    } catch (...) {
+        delete changed_;
+        delete mutex_;
+        throw;
+    }
 }
 
 Team::~Team() {
+    release_caller();
     if (process_ != getpid()) {
         forget_threads(); /* mutex_ and changed_ may be locked for ever: they are left behind too */
         return;
@@ -94,17 +110,18 @@ Team::~Team() {
 }
 
 void Team::start() {
-    process_ = getpid();
     work_ = nullptr;
-    pin(0);
+    pin_caller();
     const uint64_t last = jobs_.value.load();
     try {
         for (int32_t thread = 1; thread < num_threads_; thread++)
             threads_.emplace_back([this, thread, last] { serve(thread, last); });
     } catch (...) { /* no more threads are to be had */
         stop();
+        release_caller();
         throw;
     }
+    process_ = getpid();
 }
 
 void Team::stop() {
@@ -167,6 +184,26 @@ void Team::barrier(int32_t thread) {
     wake();
     for (Counter &arrival : arrivals_)
         if (arrival.value.load() < come) wait(BARRIER_SPIN_NS, [&] { return arrival.value.load() >= come; });
+}
+
+void Team::pin_caller() {
+#if defined(__linux__)
+    if (cpus_.empty()) return;
+    if (!caller_ && !this_caller.teams++) {
+        CPU_ZERO(&this_caller.cpus); /* where it cannot be told, it is not given back */
+        pthread_getaffinity_np(pthread_self(), sizeof this_caller.cpus, &this_caller.cpus);
+    }
+    caller_ = &this_caller;
+#endif
+    pin(0);
+}
+
+void Team::release_caller() {
+#if defined(__linux__)
+    if (caller_ == &this_caller && this_caller.teams && !--this_caller.teams)
+        pthread_setaffinity_np(pthread_self(), sizeof this_caller.cpus, &this_caller.cpus);
+    caller_ = nullptr;
+#endif
 }
 
 void Team::pin(int32_t thread) const {

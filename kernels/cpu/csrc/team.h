@@ -11,6 +11,10 @@
 #include <thread>
 #include <vector>
 
+namespace isotoken {
+struct Kernels;
+}
+
 /* What a team's threads do together; each calls it once. */
 typedef void (*Together)(void *argument, isotoken::Worker &worker);
 
@@ -33,10 +37,15 @@ class Scratch {
 };
 
 struct Team {
-    Team(int32_t num_threads, const int32_t *cpus, int32_t spin_us);
+    Team(const isotoken::Kernels &kernels, int32_t num_threads, const int32_t *cpus, int32_t spin_us);
+
+    /* Where cpus were given, the thread that made the last of its teams may run where it might before the first. */
     ~Team();
 
-    /* Run work(argument, worker) on every thread, and return when all are done. One caller at a time. */
+    const isotoken::Kernels &kernels; /* of the instruction set that this team runs */
+
+    /* Run work(argument, worker) on every thread, and return when all are done. One caller at a time. In a fork threads
+     * are started first: std::system_error, std::bad_alloc. */
     void run(Together work, void *argument);
 
     void barrier(int32_t thread);
@@ -56,11 +65,14 @@ struct Team {
     template <class Done> void wait(int64_t spin_ns, Done done);
     void wake();
     void pin(int32_t thread) const;
+    void pin_caller();
+    void release_caller();
 
     const int32_t num_threads_;
     const std::vector<int32_t> cpus_;
     const int64_t spin_ns_;
     std::vector<std::thread> threads_;
+    void *caller_ = nullptr; /* what was kept of the thread that was pinned */
     pid_t process_ = 0; /* in which the threads run: a fork has none of them */
 
     std::vector<Counter> arrivals_; /* barriers that each thread has come to */

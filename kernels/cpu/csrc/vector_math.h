@@ -48,6 +48,17 @@ inline float largest_lane(VecF x) {
     return lanes[0];
 }
 
+inline int32_t largest_lane(VecI x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32((__m512i)x);
+#else
+    int32_t largest = x[0];
+    for (int i = 1; i < LANES; i++)
+        largest = x[i] > largest ? x[i] : largest;
+    return largest;
+#endif
+}
+
 inline int32_t sum_of_lanes(VecI x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_epi32((__m512i)x);
@@ -65,7 +76,7 @@ const float EXP_HIGHEST = 88.0f;
 /* e^x within 1e-7 of it, relative: 2^n e^r with n whole and |r| <= ln(2) / 2, e^r by a polynomial (Cephes). exp(0) is 1
  * exactly. */
 inline VecF vexp(VecF x) {
-    x = vmin(vmax(x, splat(EXP_LOWEST)), splat(EXP_HIGHEST));
+    x = vmin(splat(EXP_HIGHEST), vmax(splat(EXP_LOWEST), x)); /* in this order x stays what is not a number */
     const VecI n = to_int(x * splat(1.44269504f));
     VecF r = fma(to_float(n), splat(-0.693359375f), x); /* ln(2) in two parts, the first short */
     r = fma(to_float(n), splat(2.12194440e-4f), r);

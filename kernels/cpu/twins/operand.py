@@ -1,6 +1,7 @@
 """Activations in the forms that a Linear reads: float32, bfloat16, and int8 with a scale a row.
 
 A row x is int8 as q = rint(x * (1 / scale)) within -127 ... 127, scale = max|x| / 127 (1 where that is as good as 0).
+Where an element is not finite, q is 0 and the scale is not a number: nor is what the row is multiplied with.
 FORM_I8 stores q + 128 as uint8; FORM_I8_SUMMED stores q, and for each group of inputs -8 * sum(q), which takes off the
 offset of 4-bit weights stored as 0 ... 15. Rows are filled up with zeros to a multiple of 32.
 """
@@ -25,10 +26,13 @@ def filled_up(size: int) -> int:
 
 def quantize_rows(x: Float32) -> tuple[NDArray[np.int8], Float32]:
     """Return q [..., K] int8 and scales [...] of rows x [..., K]."""
-    scales = np.abs(x).max(axis=-1, initial=0).astype(np.float32) / np.float32(127)
-    scales = np.where(scales >= SMALLEST_SCALE, scales, np.float32(1))
+    with np.errstate(invalid="ignore"):
+        scales = np.abs(x).max(axis=-1, initial=0).astype(np.float32) / np.float32(127)
+    finite = np.isfinite(scales)
+    scales = np.where(finite & (scales < SMALLEST_SCALE), np.float32(1), scales)
     inverse = np.float32(1) / scales
-    return np.rint(x * inverse[..., None]).clip(-127, 127).astype(np.int8), scales
+    q = np.rint(np.where(finite[..., None], x, 0) * np.where(finite, inverse, 0)[..., None])
+    return q.clip(-127, 127).astype(np.int8), np.where(finite, scales, np.float32(np.nan))
 
 
 def write(out: p.Operand, wanted: range, x: Float32) -> None:
@@ -37,7 +41,8 @@ def write(out: p.Operand, wanted: range, x: Float32) -> None:
     width = filled_up(size)
     values = operand_rows(out, wanted, width)
     if out.form in (p.FORM_F32, p.FORM_BF16):
-        values[:, :size] = x
+        with np.errstate(invalid="ignore"):  # of what is not a number
+            values[:, :size] = x
         values[:, size:] = 0
         return
     q, scales = quantize_rows(x)

@@ -20,8 +20,12 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @functools.cache
-def team(num_threads: int) -> Team:
-    return library.load().team(num_threads)
+def team(num_threads: int, isa: str = "") -> Team:
+    """A team of an instruction set, the best by default; the test is skipped where it does not run."""
+    try:
+        return library.load(isa).team(num_threads)
+    except (ValueError, ImportError) as error:
+        pytest.skip(str(error))
 
 
 def run(isa: str, operation: p.Operation, step: p.Step, num_threads: int = 2) -> None:
@@ -29,11 +33,7 @@ def run(isa: str, operation: p.Operation, step: p.Step, num_threads: int = 2) ->
     if isa == "twin":
         twins.run([operation], step)
         return
-    try:
-        library.load(isa)
-    except (ValueError, ImportError) as error:
-        pytest.skip(str(error))
-    team(num_threads).prepare([operation])(step)
+    team(num_threads, isa).prepare([operation])(step)
 
 
 def aligned(shape: Sequence[int], dtype: object, fill: object = None) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from isotoken.kernels.cpu import program as p
+from isotoken.kernels.cpu.twins.cache import CacheView
 
 from .steps import (
     BFLOAT16,
@@ -154,6 +155,24 @@ def test_a_wrong_key_or_value_anywhere_shows(isa: str, form: int) -> None:
         assert np.abs(output(op, isa, step) - expected).max() > 2 * TOLERANCE[form]
         memory[piece] = np.roll(memory[piece], -8, axis=-1)
     np.testing.assert_allclose(output(op, isa, step), expected, rtol=0, atol=TOLERANCE[form])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("form", CACHE_FORMS)
+@pytest.mark.parametrize("broken", ["key", "value", "both"])
+def test_a_token_that_is_not_a_number_is_not_passed_over(isa: str, form: int, broken: str) -> None:
+    """Whoever sees it gets no number, in int8 too; other requests are as they were."""
+    lens = ((40, 3), (20, 3))
+    step = make_step(lens)
+    op = make_attention(form, step, num_blocks(lens, 16), heads=(4, 2))
+    before = output(op, isa, step)
+    slot = step.kept["block_table"][0, 1:2] * 16 + 7
+    numbers, none = np.ones((1, 2, 64), np.float32), np.full((1, 2, 64), np.nan, np.float32)
+    key, value = (none if broken in (name, "both") else numbers for name in ("key", "value"))
+    CacheView(op.cache, num_blocks(lens, 16)).write(slot, key, value)
+    after = output(op, isa, step)
+    assert np.isnan(after[:3]).all()
+    np.testing.assert_array_equal(after[3:], before[3:])
 
 
 def test_no_requests_is_no_work() -> None:

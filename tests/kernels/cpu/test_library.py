@@ -6,9 +6,8 @@ import ctypes
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from isotoken.kernels.cpu import huge_pages, library
+from isotoken.kernels.cpu import library
 from isotoken.kernels.cpu import program as p
 
 
@@ -68,16 +67,6 @@ def test_a_library_of_another_version_is_refused(elsewhere: Path, monkeypatch: p
     assert library.why_unavailable() == ""
     monkeypatch.setattr(library, "NUMBERS", {p.Step: p.NUMBERS[p.Embed]})
     assert "another version" in library.why_unavailable()
-
-
-@pytest.mark.parametrize("num_bytes", [1, 1000, huge_pages.HUGE_PAGE + 1])
-def test_memory_is_zeros_and_aligned(num_bytes: int) -> None:
-    memory = huge_pages.allocate(num_bytes)
-    assert memory.shape == (num_bytes,)
-    assert not memory.any()
-    assert memory.ctypes.data % (huge_pages.HUGE_PAGE if num_bytes > huge_pages.HUGE_PAGE else 64) == 0
-    memory[:] = 1
-    assert np.all(memory == 1)
 
 
 def test_an_unknown_field_of_an_operation_is_refused() -> None:

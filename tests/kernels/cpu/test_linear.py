@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from isotoken.kernels.cpu import program as p
 from isotoken.kernels.cpu.packing import padded_inputs
+from isotoken.kernels.cpu.twins import operand
 
 from .linears import PAIR_NAMES, PAIRS, Case, activations, make_case
 from .steps import ISAS, aligned, run, team
@@ -200,3 +201,27 @@ def test_rows_may_lie_far_apart() -> None:
     case.out[:] = 7
     run("plain", case.op, p.Step(num_tokens=6))
     np.testing.assert_array_equal(case.out, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_float32_keeps_subnormal_numbers(isa: str) -> None:
+    """Those of AMX are flushed to zero, for the sake of the same bits: of bfloat16 alone."""
+    case = make_case(np.random.default_rng(3), (p.FORM_F32, p.FORM_F32), (2, 32, 64), factor=1e-40)
+    ours, theirs = (each[:, :32] for each in both(isa, case, 2))
+    assert 0 < np.abs(theirs).max() < np.finfo(np.float32).tiny
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-44)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pair", [(p.FORM_I8, p.FORM_I8), (p.FORM_I4_A8, p.FORM_I8_SUMMED)])
+def test_a_row_that_is_not_a_number_gives_none_and_leaves_others_alone(isa: str, pair: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    case = make_case(rng, pair, (20, 40, 96))
+    before = both(isa, case, 20)[0]
+    x = rng.standard_normal((20, 96), np.float32)
+    x[7, 50] = np.nan
+    scales = case.op.kept["input"].kept["scales"]
+    scales[7] = operand.quantize_rows(x)[1][7]
+    after = both(isa, case, 20)[0]
+    assert np.isnan(after[7, :40]).all()
+    np.testing.assert_array_equal(np.delete(after, 7, 0), np.delete(before, 7, 0))

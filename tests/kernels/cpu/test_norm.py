@@ -153,3 +153,36 @@ def test_bfloat16_is_rounded_to_even(isa: str) -> None:
     x[0, :4] = [1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 3.0e38]  # ties
     values = outputs(op, isa, make_step([(0, 4)]))[0]
     np.testing.assert_array_equal(values.view(np.uint16), x[:, :96].astype(BFLOAT16).view(np.uint16))
+
+
+NOT_NUMBERS = (0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001)
+NOT_FINITE = np.array([*NOT_NUMBERS, 0x7F800000, 0xFF800000], np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize("isa", [*ISAS, "twin"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [40, 96])
+def test_what_is_not_finite_stays_so(isa: str, form: int, size: int) -> None:
+    """Wherever in a row it stands: int8 has a scale for that, which is not a number."""
+    num_rows = len(NOT_FINITE) * size + 1
+    op = make_norm(form, p.ROWS_TOKENS, size, num_rows, weighted=False)
+    for i in range(num_rows - 1):
+        op.kept["x"][i, i % size] = NOT_FINITE[i // size]
+    values, scales, sums = outputs(op, isa, make_step([(0, num_rows)]))
+    if form in (p.FORM_F32, p.FORM_BF16):
+        assert (~np.isfinite(values.astype(np.float32))).sum() == num_rows - 1
+        return
+    assert np.isnan(scales[:-1]).all()
+    assert np.isfinite(scales[-1])
+    assert (values[:-1] == (128 if form == p.FORM_I8 else 0)).all()
+    assert form == p.FORM_I8 or not sums[:-1].any()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_bfloat16_of_what_is_not_a_number(isa: str) -> None:
+    """Rounded as others are, 0x7fffffff would become -0 and 0x7f800001 infinite."""
+    op = make_norm(p.FORM_BF16, p.ROWS_TOKENS, 96, 1, weighted=False)
+    op.kept["x"][0, : len(NOT_FINITE)] = NOT_FINITE
+    values = outputs(op, isa, make_step([(0, 1)]))[0].astype(np.float32)
+    assert np.isnan(values[0, :4]).all()
+    np.testing.assert_array_equal(values[0, 4:6], [np.inf, -np.inf])

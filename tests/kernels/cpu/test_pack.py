@@ -5,25 +5,17 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from isotoken.kernels.cpu import library, packing, quantize
+from isotoken.kernels.cpu import packing, quantize
 from isotoken.kernels.cpu import program as p
-from isotoken.kernels.cpu.team import Team
 from isotoken.kernels.cpu.twins import pack
 
 from .linears import NAMES, memory_for
-from .steps import ISAS, team
+from .steps import ISAS
+from .steps import team as team_of
 
 FORMS = list(packing.INPUTS_A_STEP)
 SHAPES = [(1, 1), (32, 32), (70, 100), (33, 288)]
 DTYPES = [np.float32, ml_dtypes.bfloat16, np.float16]
-
-
-def packer(isa: str) -> Team:
-    try:
-        library.load(isa)
-    except (ValueError, ImportError) as error:
-        pytest.skip(str(error))
-    return team(2)
 
 
 def matrices(shape: tuple[int, int], dtype: object) -> list[np.ndarray]:
@@ -40,7 +32,7 @@ def matrices(shape: tuple[int, int], dtype: object) -> list[np.ndarray]:
 @pytest.mark.parametrize("form", FORMS, ids=NAMES.get)
 @pytest.mark.parametrize("isa", ISAS)
 def test_both_pack_the_same_bits(isa: str, form: int, dtype: object) -> None:
-    team = packer(isa)
+    team = team_of(2, isa)
     for shape in SHAPES:
         for group in (32, 64):
             for matrix in matrices(shape, dtype):
@@ -54,7 +46,7 @@ def test_both_pack_the_same_bits(isa: str, form: int, dtype: object) -> None:
 @pytest.mark.parametrize("form", [p.FORM_I8, *packing.BITS_OF_GROUPS], ids=NAMES.get)
 @pytest.mark.parametrize("isa", ISAS)
 def test_integers_are_taken_as_they_are(isa: str, form: int) -> None:
-    team = packer(isa)
+    team = team_of(2, isa)
     rng = np.random.default_rng(1)
     outputs, inputs, group = 40, 96, 32
     half = 2 ** (packing.BITS_OF_GROUPS.get(form, 8) - 1)
@@ -79,7 +71,7 @@ def test_integers_are_taken_as_they_are(isa: str, form: int) -> None:
 def test_rounding_is_that_of_quantize(form: int, bits: int) -> None:
     matrix = np.random.default_rng(2).standard_normal((64, 128), np.float32)
     memory = memory_for(form, 64, 128, 32)
-    packer("plain").pack(form, matrix, 32, *memory)
+    team_of(2, "plain").pack(form, matrix, 32, *memory)
     weights = p.Weights(values=memory[0], scales=memory[1], form=form, outputs=64, inputs=128, group=32)
     integers, scales = pack.unpack(weights)
     packed, exact = quantize.quantize(matrix, bits, 32)  # scales are rounded once the integers are chosen
@@ -91,17 +83,17 @@ def test_rows_of_a_larger_matrix_are_packed_in_place() -> None:
     whole = np.random.default_rng(3).standard_normal((50, 200)).astype(np.float32)
     part = whole[3:40, :96]
     ours, theirs = (memory_for(p.FORM_BF16, *part.shape, 0) for _ in range(2))
-    packer("plain").pack(p.FORM_BF16, part, 0, *ours)
+    team_of(2, "plain").pack(p.FORM_BF16, part, 0, *ours)
     pack.pack(p.FORM_BF16, np.ascontiguousarray(part), 0, *theirs)
     np.testing.assert_array_equal(ours[0], theirs[0])
     with pytest.raises(ValueError, match="lie apart"):
-        packer("plain").pack(p.FORM_BF16, whole[:37, ::2][:, :96], 0, *ours)
+        team_of(2, "plain").pack(p.FORM_BF16, whole[:37, ::2][:, :96], 0, *ours)
 
 
 def test_memory_of_another_size_is_refused() -> None:
     values, scales, sums = memory_for(p.FORM_I8, 64, 64, 0)
     with pytest.raises(ValueError, match="needed are"):
-        packer("plain").pack(p.FORM_I8, np.zeros((64, 65), np.float32), 0, values, scales, sums)
+        team_of(2, "plain").pack(p.FORM_I8, np.zeros((64, 65), np.float32), 0, values, scales, sums)
     with pytest.raises(ValueError, match="multiple of 32"):
         packing.packed_sizes(p.FORM_I4_A8, 32, 32, 16)
     with pytest.raises(ValueError, match="none of weights"):

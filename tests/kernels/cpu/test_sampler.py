@@ -19,17 +19,24 @@ from .steps import ISAS, team
 
 THREADS = (1, 2, 3)
 EVERY_RANK = -1
+in_use = [""]  # the instruction set that `sampler` is of
 
 
 @functools.cache
+def sampler_of(num_threads: int, isa: str) -> TeamSampler:
+    return TeamSampler(team(num_threads, isa))
+
+
 def sampler(num_threads: int) -> TeamSampler:
-    return TeamSampler(team(num_threads))
+    """One of the instruction set in use."""
+    return sampler_of(num_threads, in_use[-1])
 
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> str:
     """Each instruction set in turn, where it runs."""
     use(request.param)
+    team(1, request.param)  # or skip
     return str(request.param)
 
 
@@ -40,10 +47,7 @@ def best() -> None:
 
 
 def use(isa: str) -> None:
-    try:
-        library.load(isa)
-    except (ValueError, ImportError) as error:
-        pytest.skip(str(error))
+    in_use[:] = [isa]
 
 
 def normal(seed: int, *shape: int, scale: float = 1) -> Float32:
@@ -240,3 +244,13 @@ def test_the_vocabulary_and_the_number_of_rows_may_change_between_calls() -> Non
     for num_rows, vocab_size in ((1, 3000), (9, 7), (2, 100_000), (20, 3000), (1, 3)):
         rows = make_rows(num_rows, temperature=1, top_k=5, positions=np.arange(num_rows), num_logprobs=EVERY_RANK)
         assert_same(own, normal(num_rows, num_rows, vocab_size), rows)
+
+
+def test_memory_of_an_earlier_call_is_not_pointed_at() -> None:
+    use("")
+    logits = normal(1, 2, 500)
+    mine = TeamSampler(team(1))
+    mine.sample(logits, make_rows(2, num_logprobs=3))
+    assert mine._args.logprobs and mine._args.top_ids
+    assert mine.sample(logits, make_rows(2)).logprobs is None
+    assert not any(getattr(mine._args, name) for name in ("logprobs", "ranks", "top_ids", "top_logprobs"))

@@ -20,11 +20,9 @@ MAX_SEEDS = 60  # those of test_sampler.py
 
 LIBRARY = """
 #include "sample.cpp"
-namespace isotoken {
-const Kernels &kernels_in_use() { static const Kernels only{"only", {}, nullptr, sample_rows}; return only; }
-}
-ISOTOKEN_EXPORT Team *isotoken_team_create(int32_t size, const int32_t *cpus, int32_t spin_us) {
-    return new Team(size, cpus, spin_us);
+ISOTOKEN_EXPORT Team *isotoken_team_start(int32_t, int32_t size, const int32_t *cpus, int32_t spin_us) {
+    static const Kernels only{"only", {}, nullptr, sample_rows};
+    return new Team(only, size, cpus, spin_us);
 }
 ISOTOKEN_EXPORT void isotoken_team_destroy(Team *team) { delete team; }
 ISOTOKEN_EXPORT int32_t isotoken_sizeof(int32_t) { return sizeof(SampleArgs); }
@@ -108,8 +106,8 @@ def mutated(folder: Path, request: pytest.FixtureRequest) -> Iterator[list[TeamS
         functions = ctypes.CDLL(str(sown(folder, name)))
     finally:
         header.write_text(source)
-    functions.isotoken_team_create.restype = ctypes.c_void_p
-    functions.isotoken_team_create.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32]
+    functions.isotoken_team_start.restype = ctypes.c_void_p
+    functions.isotoken_team_start.argtypes = [ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32]
     functions.isotoken_team_destroy.argtypes = [ctypes.c_void_p]
     teams = [Team(functions, 1), Team(functions, 2)]
     yield [TeamSampler(team) for team in teams]
