@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 DEFAULTS: Mapping[str, str] = {"pin": "off", "spin_us": "200", "isa": "auto", "pack_cache": "off"}
@@ -62,11 +63,12 @@ def settle_threads(wanted: int, pin: tuple[int, ...] | bool) -> tuple[int, tuple
     return count, tuple(cpus[:count])
 
 
-def usable_cpus() -> list[int]:
-    """The CPUs that this process may run on."""
+@cache
+def usable_cpus() -> tuple[int, ...]:
+    """The CPUs that this process may run on, as it began: a runner that is pinned leaves the others as many."""
     if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
 
 
 def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ...core.batch import Batch, Float32
 from ...core.interfaces import RunnerInfo, Sampler
 from ...kernels.cpu.program import Step
+from .bounds import Arrays, beyond_memory
 from .executor import Executor
 from .memory import Arena
 from .parts import Parts
@@ -38,8 +36,9 @@ class NativeRunner:
             self._parts.caches.copy(batch.block_copies)
         num_tokens, num_logits = len(batch.input_ids), len(batch.logits_indices)
         if num_tokens:
-            self._check(batch, num_tokens, num_logits)
-            arrays = self._fill(batch, num_tokens, num_logits)
+            arrays = Arrays.of(batch)
+            self._check(arrays)
+            self._fill(arrays)
             self._run(self._step)
             del arrays  # they had to live until here
         return self._logits[:num_logits]
@@ -76,32 +75,24 @@ class NativeRunner:
         for memory in (self._memory, parts.weights, parts.activations, parts.caches, parts.rotations):
             memory.close()
 
-    def _check(self, batch: Batch, num_tokens: int, num_logits: int) -> None:
+    def _check(self, arrays: Arrays) -> None:
         """Refuse what would read or write beyond this runner's memory."""
         info = self.info
-        if num_tokens > info.max_num_batched_tokens or num_logits > info.max_num_logits:
+        num_tokens, num_logits = len(arrays.input_ids), len(arrays.logits_indices)
+        if num_tokens > info.max_num_batched_tokens or num_logits > min(info.max_num_logits, num_tokens):
             raise ValueError(
                 f"backend native: a step of {num_tokens} tokens and {num_logits} logits rows, at most "
-                f"{info.max_num_batched_tokens} and {info.max_num_logits} were asked for"
+                f"{info.max_num_batched_tokens} and {info.max_num_logits} were asked for, and a row for each token"
             )
-        if batch.input_ids.view(np.uint32).max() >= info.vocab_size:  # a negative one is a large one
-            raise ValueError(f"backend native: a token id is not within the vocabulary of {info.vocab_size}")
-        self._parts.rotations.cover(int(batch.seq_lens.max()))
+        self._parts.rotations.cover(max(arrays.seq_lens.tolist()))
+        if why := beyond_memory(arrays, info):
+            raise ValueError(f"backend native: {why}")
 
-    def _fill(self, batch: Batch, num_tokens: int, num_logits: int) -> list[Any]:
-        """Point the step at the batch's arrays; return what must be kept until it is done."""
+    def _fill(self, arrays: Arrays) -> None:
+        """Point the step at the batch's arrays."""
         step = self._step
-        arrays = [
-            _int32(batch.input_ids),
-            _int32(batch.positions),
-            _int32(batch.slot_mapping),
-            _int32(batch.query_start_loc),
-            _int32(batch.seq_lens),
-            _int32(batch.block_table),
-            _int32(batch.logits_indices),
-        ]
-        step.num_tokens, step.num_logits = num_tokens, num_logits
-        step.num_requests, step.table_width = batch.block_table.shape
+        step.num_tokens, step.num_logits = len(arrays.input_ids), len(arrays.logits_indices)
+        step.num_requests, step.table_width = arrays.block_table.shape
         (
             step.input_ids,
             step.positions,
@@ -111,12 +102,6 @@ class NativeRunner:
             step.block_table,
             step.logits_indices,
         ) = [array.__array_interface__["data"][0] for array in arrays]
-        return arrays
-
-
-def _int32(array: NDArray[Any]) -> NDArray[np.int32]:
-    """The array as C reads it: itself, as the engine builds batches."""
-    return np.ascontiguousarray(array, np.int32)
 
 
 def _closed(step: Step) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from isotoken.backends.native.options import Options, cpu_quota, settle_threads,
 from isotoken.core.checkpoint import Checkpoint
 from isotoken.core.types import Unsupported
 
-from .helpers import load_on_twins
+from .helpers import load, load_on_twins
 
 Models = Callable[[str], Checkpoint]
 
@@ -104,6 +106,28 @@ def test_what_cannot_be_is_refused_before_anything_is_read(
     with pytest.raises(error, match=says):
         load_on_twins(source, **settings)
     assert not read
+
+
+def test_heads_that_kernels_cannot_hold_are_refused_before_anything_is_read(models: Models) -> None:
+    read: list[str] = []
+    source = Checkpoint.open(models("llama").path, on_read=lambda name, _: read.append(name))
+    source.spec = replace(source.spec, head_dim=1040)
+    with pytest.raises(Unsupported, match="head_dim is 1040, at most 1024"):
+        load_on_twins(source)
+    assert not read
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be pinned here")
+def test_a_pinned_runner_leaves_its_caller_and_the_next_runner_as_they_were(models: Models) -> None:
+    mine = os.sched_getaffinity(0)
+    first = load(models("llama"), num_threads=0, options={"pin": "on"})
+    assert os.sched_getaffinity(0) == {min(mine)}
+    assert len(usable_cpus()) == len(mine)
+    second = load(models("llama"), num_threads=0, options={"pin": "on"})
+    assert second._executor._team.num_threads == first._executor._team.num_threads
+    first.close()
+    second.close()
+    assert os.sched_getaffinity(0) == mine
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(1, 16), (16, 16), (17, 32), (64, 64), (96, 96), (100, 96)])

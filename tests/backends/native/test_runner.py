@@ -110,6 +110,23 @@ def test_arrays_of_any_kind_are_read_right(models: Models) -> None:
     runner.close()
 
 
+def one_token(batch: Batch) -> dict[str, Any]:
+    """The arrays of a batch's first token alone."""
+    firsts = {name: getattr(batch, name)[:1] for name in ("input_ids", "positions", "slot_mapping", "seq_lens")}
+    return {**firsts, "query_start_loc": np.array([0, 1], np.int32)}
+
+
+def test_blocks_behind_a_request_may_be_anything(models: Models) -> None:
+    runner = load_on_twins(models("llama"))
+    rig = Rig(runner)
+    batch = rig.batch([(rig.strand(TOKENS[:20]), 20, 20)])
+    due = runner.forward(batch).copy()
+    table = np.full((1, 9), -7, np.int32)
+    table[:, :2] = batch.block_table[:, :2]
+    assert np.array_equal(runner.forward(replace(batch, block_table=table)), due)
+    runner.close()
+
+
 def test_what_is_beyond_the_memory_is_refused(models: Models) -> None:
     runner = load_on_twins(models("llama"), max_num_batched_tokens=40, max_num_logits=30)
     rig = Rig(runner)
@@ -125,6 +142,22 @@ def test_what_is_beyond_the_memory_is_refused(models: Models) -> None:
         ids = batch.input_ids.copy()
         ids[7] = wrong
         refused("not within the vocabulary of 131", input_ids=ids)
+    for name, wrong, says in (
+        ("positions", 40, "not within the longest request of 40"),
+        ("slot_mapping", 60 * 16, "a slot is not within the 60 blocks of 16"),
+        ("logits_indices", 40, "not of one of the 40 tokens"),
+        ("query_start_loc", 41, "does not part the tokens"),
+        ("block_table", 60, "a block is not one of the 60"),
+        ("seq_lens", 39, "not within the longest request|shorter than its part"),
+        ("seq_lens", 65, "a request of 65 tokens has . blocks"),
+    ):
+        for value in {wrong, -1} if name != "seq_lens" else {wrong}:
+            array = getattr(batch, name).copy()
+            array.reshape(-1)[0 if name == "block_table" else -1] = value
+            refused(says, **{name: array})
+    refused("not equally long", slot_mapping=batch.slot_mapping[:-1])
+    refused("not equally long", block_table=np.repeat(batch.block_table, 2, axis=0))
+    refused("and a row for each token", **one_token(batch), logits_indices=np.zeros(2, np.int32))
     refused(f"position {MAX_MODEL_LEN} of at most", seq_lens=np.array([MAX_MODEL_LEN + 1], np.int32))
     assert np.isfinite(runner.forward(batch)).all()
     runner.close()
