@@ -28,12 +28,9 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
     passed_over: list[str] = []
     found: dict[str, Backend] = {}
     for kind in _kinds(device):
-        for place, name in enumerate(AUTO_ORDER[kind]):
-            if name not in found and not _find(name, plugins, found, passed_over):
-                continue
-            if kind == "cpu" or kind in found[name].capabilities.devices:
-                reasons.append(_reason(name, kind, AUTO_ORDER[kind][:place], passed_over))
-                return name, found[name]
+        if name := _pick(kind, plugins, found, passed_over):
+            reasons.append(_reason(name, kind, passed_over))
+            return name, found[name]
     if device not in (*AUTO_ORDER, "auto"):
         for name in dict.fromkeys(AUTO_ORDER["cuda"] + AUTO_ORDER["cpu"]):
             _find(name, plugins, found, passed_over)
@@ -46,6 +43,22 @@ def choose_backend(config: EngineConfig, plugins: Plugins, reasons: list[str]) -
         f"no engine is installed that runs on device {config.device!r}:\n{_listed(passed_over)}\n"
         + _remedy(device, bool(found))
     )
+
+
+def _pick(kind: str, plugins: Plugins, found: dict[str, Backend], passed_over: list[str]) -> str:
+    """Return the first engine for a kind of device: where there is no other, one that says it is a second choice."""
+    second = ""
+    for name in AUTO_ORDER[kind]:
+        if name not in found and not _find(name, plugins, found, passed_over):
+            continue
+        can = found[name].capabilities
+        if kind != "cpu" and kind not in can.devices:
+            continue
+        if not can.second_choice:
+            return name
+        passed_over.append(f"{name}: {can.second_choice}")
+        second = second or name
+    return second
 
 
 def _listed(passed_over: Sequence[str]) -> str:
@@ -78,10 +91,14 @@ def _find(name: str, plugins: Plugins, found: dict[str, Backend], passed_over: l
     return name in found
 
 
-def _reason(name: str, kind: str, before: Sequence[str], passed_over: Sequence[str]) -> str:
+def _reason(name: str, kind: str, passed_over: Sequence[str]) -> str:
+    order = AUTO_ORDER[kind]
     where = "a CUDA device is here" if kind == "cuda" else "the first installed for the CPU"
-    missing = [line for line in passed_over if line.partition(":")[0] in before]
-    return f"backend {name}: {where} (order {', '.join(AUTO_ORDER[kind])})" + "".join(f"; not {m}" for m in missing)
+    lines = [(line.partition(":")[0], line) for line in passed_over]
+    if slow := next((line for passed, line in lines if passed == name), ""):
+        where = f"no other engine for the CPU is installed, though {slow}"
+    missing = [line for passed, line in lines if passed in order[: order.index(name)]]
+    return f"backend {name}: {where} (order {', '.join(order)})" + "".join(f"; not {line}" for line in missing)
 
 
 def _remedy(device: str, any_installed: bool) -> str:
@@ -92,7 +109,8 @@ def _remedy(device: str, any_installed: bool) -> str:
         return "Install one (pip install torch, in a build for CUDA), or leave device open to run on the CPU"
     if device in ("cpu", "auto"):
         return (
-            "Install one (pip install 'isotoken[onnxruntime]', or pip install torch), or choose the backend reference "
+            "Install one (pip install 'isotoken[onnxruntime]', or pip install torch), or a C++ compiler (g++ or "
+            "clang++) and then isotoken anew, which builds the kernels of native, or choose the backend reference "
             "(plain numpy, slow)"
         )
     return "Engines that are chosen by themselves run on cpu or cuda: name the backend for another device"

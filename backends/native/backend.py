@@ -15,7 +15,7 @@ from ..host_memory import available_bytes, mib
 from . import sizes
 from .activations import Activations
 from .cache import Caches, CacheShape
-from .executor import Executor, Library, OpenExecutor
+from .executor import Executor, Library, OpenExecutor, shortcoming
 from .memory import Arena
 from .options import Options, settle_threads
 from .pack_cache import PackCache
@@ -48,6 +48,8 @@ class NativeBackend:
 
     def __init__(self, open_executor: OpenExecutor = Library) -> None:
         self._open_executor = open_executor
+        if open_executor is Library and (why := shortcoming()):
+            self.capabilities = replace(self.capabilities, second_choice=why)
 
     def load(self, checkpoint: Checkpoint, config: RunnerConfig) -> NativeRunner:
         """Pack the weights and reserve K/V memory.
@@ -57,10 +59,9 @@ class NativeBackend:
         """
         options = Options.read(config.options)
         _refuse_absent(config, self.capabilities)
-        if checkpoint.spec.head_dim > MAX_HEAD_DIM:
-            raise Unsupported(
-                f"backend native: head_dim is {checkpoint.spec.head_dim}, at most {MAX_HEAD_DIM} is offered"
-            )
+        head_dim = checkpoint.spec.head_dim
+        if head_dim > MAX_HEAD_DIM:
+            raise Unsupported(f"backend native: head_dim is {head_dim}, at most {MAX_HEAD_DIM} is available")
         precision = Precision.read(config, checkpoint.dtype, is_packed=checkpoint.packing is not None)
         info, spec = sizes.limits(checkpoint, config, precision), checkpoint.spec
         plan = Plan(checkpoint, precision)

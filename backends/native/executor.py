@@ -58,10 +58,24 @@ OpenExecutor = Callable[[Options, int, "Sequence[int] | None"], Executor]
 """Given the options, the number of threads and the CPU of each (None: not pinned)."""
 
 
+PLAIN = "plain"  # the instruction set that every CPU runs
+
+
 def check_library() -> None:
     """Raise Unsupported, saying what is missing, where the kernels cannot be loaded."""
     if why := library.why_unavailable():
         raise Unsupported(f"backend native: {why}")
+
+
+def shortcoming() -> str:
+    """Say why the kernels are slow on this machine, "" where they are not."""
+    try:
+        isas = library.load(PLAIN).isas
+    except (library.LibraryError, ValueError):
+        return ""
+    if isas != (PLAIN,):
+        return ""
+    return "this CPU runs only the plain C++ kernels, without vector instructions of their own, which are slow"
 
 
 class Library:

@@ -126,6 +126,16 @@ def test_auto_takes_the_first_installed_on_the_cpu() -> None:
     assert "native, onnxruntime, torch" in reasons[0]
 
 
+def test_auto_takes_an_engine_that_is_slow_here_only_where_no_other_is() -> None:
+    slow = Stub(second_choice="this CPU runs only the plain kernels")
+    name, reasons = choose(only(native=slow, torch=Stub()), device="cpu")
+    assert name == "torch"
+    assert "; not native: this CPU runs only the plain kernels" in reasons[0]
+    name, reasons = choose(only(native=slow), device="cpu")
+    assert name == "native"
+    assert "no other engine for the CPU is installed, though native: this CPU runs only the plain" in reasons[0]
+
+
 def test_auto_on_the_cpu_is_not_swayed_by_a_cuda_device() -> None:
     assert choose(only(torch=Stub(devices=CUDA), native=Stub()), device="cpu")[0] == "native"
 

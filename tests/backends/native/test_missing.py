@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,3 +75,17 @@ def test_a_library_that_cannot_be_loaded_is_told_from_none(monkeypatch: pytest.M
     with pytest.raises(Unsupported, match="backend native: the CPU kernels cannot be loaded"):
         load_backend()
     library._load.cache_clear()
+
+
+@pytest.mark.parametrize(("isas", "is_slow"), [(("plain",), True), (("avx2", "plain"), False)])
+def test_a_cpu_without_vectors_makes_it_a_second_choice(
+    isas: tuple[str, ...], is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named, it runs there all the same."""
+    monkeypatch.setattr(library, "load", lambda _: SimpleNamespace(isas=isas))
+    monkeypatch.setattr(library, "why_unavailable", lambda: "")
+    assert ("only the plain C++ kernels" in load_backend().capabilities.second_choice) == is_slow
+    reasons: list[str] = []
+    name, _ = choose_backend(EngineConfig(model="unused", device="cpu"), Plugins.load(), reasons)
+    assert (name != "native") == is_slow
+    assert ("not native: this CPU runs only the plain" in reasons[0]) == is_slow
