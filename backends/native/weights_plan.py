@@ -14,7 +14,7 @@ from .memory import Layout
 from .precision import FLOATS, Precision, group_of
 
 LAYOUT_VERSION = 2
-"""Of packed weights: to be raised whenever what kernels/cpu packs, or its order here, changes: test_layout.py sees that."""
+"""To be raised whenever what kernels/cpu packs, or its order here, changes: test_layout.py sees that."""
 
 log = logging.getLogger("isotoken.native")
 

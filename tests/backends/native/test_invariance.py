@@ -31,6 +31,18 @@ FORMS: list[dict[str, Any]] = [
 LENGTHS = (1, 15, 16, 17, 33, 48, 70)
 
 
+def instruction_sets() -> tuple[str, ...]:
+    """All that run here, the best first: one test that is skipped where there are no kernels."""
+    try:
+        return library.load().isas
+    except library.LibraryError:
+        return ("auto",)
+
+
+ISAS = instruction_sets()
+CASES = [(model, ISAS[0]) for model in ("llama", "gemma2", "moe")] + [("llama", isa) for isa in ISAS[1:]]
+
+
 def name_of(form: dict[str, Any]) -> str:
     return "-".join(form.values())
 
@@ -68,15 +80,18 @@ def in_company(runner: NativeRunner, told: list[list[int]], dice: random.Random)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=name_of)
-@pytest.mark.parametrize("model", ["llama", "gemma2", "moe"])
-def test_no_bit_depends_on_company_chunks_place_or_threads(models: Models, model: str, form: dict[str, Any]) -> None:
-    source = models(model)
+@pytest.mark.parametrize(("model", "isa"), CASES)
+def test_no_bit_depends_on_company_chunks_place_or_threads(
+    models: Models, model: str, isa: str, form: dict[str, Any]
+) -> None:
+    source, options = models(model), {"isa": isa}
     told = stories(source.spec.vocab_size)
-    first = load(source, **form, num_threads=1)
+    first = load(source, **form, num_threads=1, options=options)
+    assert first._executor.isa == isa
     due = [alone(first, tokens) for tokens in told]
     first.close()
     for threads, block_size, seed in ((1, 16, 1), (2, 32, 2), (3, 16, 3)):
-        runner = load(source, **form, num_threads=threads, block_size=block_size)
+        runner = load(source, **form, num_threads=threads, block_size=block_size, options=options)
         for got, want in zip(in_company(runner, told, random.Random(seed)), due, strict=True):
             assert np.array_equal(got, want), f"{threads} threads, blocks of {block_size}, seed {seed}"
         runner.close()
