@@ -65,7 +65,7 @@ def _reaches(array: Int32, end: int) -> bool:
     """Whether a number is not within 0 ... end - 1."""
     if array.size <= FEW:
         numbers = array.tolist()
-        return min(numbers) < 0 or max(numbers) >= end
+        return bool(min(numbers) < 0 or max(numbers) >= end)
     return int(np.maximum.reduce(array.view(np.uint32))) >= end  # a negative one is a large one
 
 

@@ -13,10 +13,11 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from isotoken.api.bench.machine import Others, machine_facts, versions
@@ -34,7 +35,7 @@ RATE = 500.0
 LONG_PROMPT = 200_000
 MS, US = 1e3, 1e6
 
-Round = Callable[[Server, Truth, float], Awaitable[list[float]]]
+Round = Callable[[Server, Truth, float], Coroutine[Any, Any, list[float]]]
 
 
 def requests() -> tuple[Measurement, Round]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from isotoken.api.bench.machine import load_average, machine_facts, num_cpus, versions
 from isotoken.api.bench.models import cache_folder
@@ -17,10 +18,11 @@ from .environment import is_real_time, set_up
 from .genai_peer import Genai
 from .llamacpp_peer import LlamaCpp
 from .openvino_peer import OpenVino
+from .process import Peer
 from .report import checks, table, write_json
 from .vllm_peer import Vllm
 
-PEERS = {
+PEERS: dict[str, tuple[Any, type[Peer]]] = {
     "genai": (genai_peer, Genai),
     "openvino": (openvino_peer, OpenVino),
     "vllm": (vllm_peer, Vllm),
@@ -62,7 +64,7 @@ def main() -> int:
     return _compare(given, peer)
 
 
-def _compare(given: argparse.Namespace, peer: type[Genai] | type[OpenVino] | type[Vllm] | type[LlamaCpp]) -> int:
+def _compare(given: argparse.Namespace, peer: type[Peer]) -> int:
     load_before = load_average()
     model = model_folder(given.model)
     found: list[Comparison] = []

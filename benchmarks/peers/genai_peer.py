@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Self
 
 from isotoken.api.bench.workloads import Workload
 
@@ -43,7 +44,7 @@ class Genai(Peer):
         self._folders = {False: folder, True: pruned}
 
     @classmethod
-    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> Genai:
+    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> Self:
         """Convert the model where that has not been done, and start the process."""
         folders = [convert(python, model, precision, cache, pruned=pruned) for pruned in (False, True)]
         return cls(python, *folders, threads=threads)

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Self
 
 from isotoken.api.bench.workloads import Workload
 
@@ -34,7 +35,7 @@ class LlamaCpp(Peer):
         self._load = (("server", program("llama-server")), ("model", str(folder / "model.gguf")))
 
     @classmethod
-    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> LlamaCpp:
+    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> Self:
         """Convert the model where that has not been done, and start the process."""
         return cls(python, convert(python, model, precision, cache), threads=threads)
 

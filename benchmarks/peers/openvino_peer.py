@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 from isotoken.api.bench.workloads import Workload
 
@@ -40,7 +41,7 @@ class OpenVino(Peer):
         self._folder, self._hint = folder, PRECISIONS[precision][1]
 
     @classmethod
-    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> OpenVino:
+    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> Self:
         """Convert the model where that has not been done, and start the process."""
         return cls(python, convert(python, model, precision, cache), precision, threads=threads)
 

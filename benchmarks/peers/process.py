@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from isotoken.api.bench.engines import Run
 from isotoken.api.bench.workloads import Workload
@@ -48,6 +48,11 @@ class Peer(ABC):
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
+
+    @classmethod
+    @abstractmethod
+    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> Self:
+        """Convert the model, under `cache`, where it has to be and that has not been done, and start the process."""
 
     @abstractmethod
     def ways(self, workload: Workload) -> list[Way]:

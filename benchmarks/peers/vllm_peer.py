@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 from isotoken.api.bench.workloads import Workload
 
@@ -24,7 +25,7 @@ class Vllm(Peer):
         self._load = (("folder", str(folder)), ("dtype", precision))
 
     @classmethod
-    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> Vllm:
+    def open(cls, python: Path, model: Path, precision: str, cache: Path, *, threads: int) -> Self:
         """Start the process."""
         return cls(python, model, precision, threads=threads)
 

@@ -49,7 +49,7 @@ class Bench:
         plugins = Plugins.load([("controlled", self._dial)])
         self.drafted = Stream(folder, plugins, **settings, **drafts, drafter="controlled")
 
-    def compare(self, agreements: Sequence[float], share: int) -> None:
+    def compare(self, agreements: Sequence[Agreement], share: int) -> None:
         """Warm up, and raise AssertionError where guesses of any kind change tokens."""
         for agreement, case in self._cases(agreements, 0, share).items():
             answer = self._with_drafts(agreement, case, 0)
