@@ -32,7 +32,7 @@ WHOLE = np.zeros((6, 8), np.float32)
     ids=["whole", "rows", "columns", "backwards", "number"],
 )
 def test_where_an_arrays_bytes_begin_and_end(array: Any, due: tuple[int, int]) -> None:
-    """Without numpy.lib.array_utils, which only numpy 2 has."""
+    """Views in any order: nothing outside of them may be touched."""
     base = WHOLE.ctypes.data
     assert byte_bounds(array) == (base + due[0], base + due[1])
     low, high = byte_bounds(array[..., :0] if array.ndim else array[None][:0])
