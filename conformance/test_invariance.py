@@ -150,7 +150,7 @@ def test_preemption(lab: Lab, model: str, prefix_caching: bool) -> None:
 
 
 @spec("INV-11")
-@pytest.mark.parametrize("scheduler", ["naive", "static", "continuous", "adaptive"])
+@pytest.mark.parametrize("scheduler", ["naive", "static", "continuous"])
 def test_schedulers(lab: Lab, scheduler: str) -> None:
     serve(lab, ALL, scheduler=scheduler, max_num_seqs=4)
 
