@@ -30,7 +30,7 @@ import torch
 from isotoken.api.bench.engines import token_hash
 from isotoken.api.bench.page import write_page
 from isotoken.api.bench.roof import Model, Roof, RoofMeter
-from isotoken.api.bench.run import Plan, run
+from isotoken.api.bench.run import NOTHING, Plan, run
 from isotoken.api.bench.truth import TRUTH
 from isotoken.api.bench.workloads import WORKLOADS, Workload, make_workload, small
 from isotoken.core.capabilities import Capabilities
@@ -204,13 +204,13 @@ def run_backends(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _declared(plugins: Plugins, name: str, args: argparse.Namespace) -> Capabilities | None:
-    """What a backend declares, or None where it cannot run on the device."""
+    """What a backend declares, or None where it cannot run on the device, or has no model to run."""
     try:
         capabilities: Capabilities = plugins.backends.get_factory(name)().capabilities
     except Exception as error:
         print(f"{name}: {error}")
         return None
-    return capabilities if args.device in capabilities.devices and name != TRUTH else None
+    return capabilities if args.device in capabilities.devices and name not in (TRUTH, NOTHING) else None
 
 
 def _fastest(declared: Capabilities) -> str:

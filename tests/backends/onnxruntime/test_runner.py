@@ -231,7 +231,7 @@ def test_a_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(plugin, "import_module", refuse)
-    with pytest.raises(Unsupported, match=r"pip install isotoken\[onnxruntime\]"):
+    with pytest.raises(Unsupported, match=r"pip install 'isotoken\[onnxruntime\]'"):
         plugin.load_backend()
 
 
