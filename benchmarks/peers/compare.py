@@ -96,7 +96,7 @@ class Pair:
         firsts: list[tuple[float, float]] = []
         for index in range(1, rounds + 1):
             workload = self._workload(name, index)
-            with Others(self.theirs.pid) as others:
+            with Others(*self.theirs.pids) as others:
                 theirs, ours, cpu = self._both(workload, ours_first=index % 2 == 0)
             found.append(Round(speed(workload, ours), speed(workload, theirs), cpu, others.cpus))
             firsts.append((statistics.median(ours.first_tokens()), statistics.median(theirs.first_tokens())))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 from isotoken.api.bench.engines import Run
 from isotoken.api.bench.workloads import Workload
 
@@ -63,9 +64,9 @@ class Peer(ABC):
         """What is worth trying besides where a way is near the fastest."""
 
     @property
-    def pid(self) -> int:
-        """The worker's process."""
-        return self._process.pid
+    def pids(self) -> list[int]:
+        """The worker's process and those that it has started."""
+        return [self._process.pid, *(child.pid for child in psutil.Process(self._process.pid).children(recursive=True))]
 
     def load(self, way: Way) -> None:
         """Load the model as a way wants it, unless it is."""
