@@ -140,7 +140,7 @@ def facts(runs: Sequence[dict[str, Any]], results: Sequence[Result]) -> str:
         [
             f"{machine['processor']}, {runs[0]['threads']} threads on {machine['CPUs']} CPUs, {machine['memory']}. "
             f"Other processes kept at most {max(r.others for r in results):.1f} CPUs busy in any round"
-            f"{', for both sides ran at real-time priority' if any(r.get('real_time') for r in runs) else ''}. "
+            f"; {sum(bool(run.get('real_time')) for run in runs)} of {len(runs)} runs were at real-time priority. "
             f"Versions: {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}.",
             "",
             "<details><summary>How each peer ran, the fastest of its ways</summary>",
