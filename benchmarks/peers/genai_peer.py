@@ -29,8 +29,7 @@ Its scales may be negative, which makes its int4 a little finer than ours: about
 standard deviation (kernels/cpu/quantize.py says why we do without).
 """
 
-MAX_BATCH = 64
-BATCHES = (16, 32, 64)
+BATCHES = (8, 16, 32)  # it refuses more than 32 rows
 
 
 class Genai(Peer):
@@ -52,7 +51,7 @@ class Genai(Peer):
     def make_way(self, api: str, batch: int, *, spinning: str = "off", pruned: bool = False) -> Way:
         """One way: see genai_worker.py."""
         words = [f"{api} of {batch}", *["pruned"] * pruned, f"spinning {spinning}"]
-        load = {"folder": str(self._folders[pruned]), "max_batch": MAX_BATCH, "spinning": spinning}
+        load = {"folder": str(self._folders[pruned]), "max_batch": max(BATCHES), "spinning": spinning}
         return Way(", ".join(words), tuple(load.items()), (("way", api), ("batch", batch)))
 
     def ways(self, workload: Workload) -> list[Way]:
