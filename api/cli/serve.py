@@ -133,7 +133,7 @@ def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: M
 
 
 def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None:
-    from ..server.service import default_name  # noqa: PLC0415
+    from ..server.served import default_name  # noqa: PLC0415
 
     info = engine.info
     name = names[0] if names else default_name(Path(info.model))

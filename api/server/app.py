@@ -17,7 +17,8 @@ from ... import __version__
 from ...plugins.manager import Plugins
 from ..engine import AsyncEngine
 from .docs_page import DocsPage
-from .errors import answer_error
+from .errors import answer_error, send_error
+from .exchange import Exchange
 from .express import Express
 from .health import health, live, metrics, ready
 from .models import list_models, show_model
@@ -51,7 +52,7 @@ ROUTES: Sequence[Any] = (
 class Application(Litestar):
     """Litestar, observed from outside: answers to unknown routes have ids and are counted too."""
 
-    __slots__ = ("_express", "_observed")
+    __slots__ = ("_express", "_observed", "_stages")
 
     def observe(self, service: Served) -> None:
         """Let every request pass by the observer, and those of the busy routes take the short way."""
@@ -60,9 +61,16 @@ class Application(Litestar):
             Express("/v1/chat/completions", ChatRequest, answer_chat, service),
         )
         self._express: dict[str, ASGIApp] = {way.path: way for way in ways}
+        self._stages = service.stages
         self._observed = Observer(self._dispatch, service.metrics)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._stages.gate is not None:
+            try:
+                await self._stages.gate.enter(Exchange.of(scope))
+            except Exception as error:
+                await send_error(error, scope, receive, send)
+                return
         express = self._express.get(scope["path"]) if scope.get("method") == "POST" else None
         await (express or super().__call__)(scope, receive, send)
 

@@ -18,6 +18,7 @@ from litestar.exceptions import (
     NotFoundException,
     ValidationException,
 )
+from litestar.types import Receive, Scope, Send
 
 from ..errors import EngineFailed, NoChatTemplate, NotReady, Overloaded, ParameterError
 from .validation import explain
@@ -25,8 +26,10 @@ from .validation import explain
 logger = logging.getLogger(__name__)
 
 TGI_PATHS = frozenset({"/", "/generate", "/generate_stream", "/info"})
-REJECTIONS = frozenset({400, 404, 405, 413, 429, 503})  # the statuses of requests that were not taken on
+REJECTIONS = frozenset({400, 401, 403, 404, 405, 413, 429, 503})  # the statuses of requests that were not taken on
 TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     408: "timeout_error",
     429: "rate_limit_error",
@@ -34,6 +37,8 @@ TYPES = {
     503: "service_unavailable_error",
 }
 CODES = {
+    401: "invalid_api_key",
+    403: "permission_denied",
     404: "not_found",
     405: "method_not_allowed",
     408: "timeout",
@@ -47,9 +52,17 @@ CODES = {
 class ApiError(Exception):
     """A request that cannot be answered, raised where it is found out."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         super().__init__(message)
-        self.failure = Failure(status, message, param, code or CODES.get(status, "invalid_value"))
+        self.failure = Failure(status, message, param, code or CODES.get(status, "invalid_value"), headers)
 
 
 class ClientGone(Exception):
@@ -166,3 +179,9 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     else:
         status, body = failure.status, failure.openai()
     return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")
+
+
+async def send_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the error, from code that the framework does not run."""
+    request: Request[Any, Any, Any] = Request(scope, receive, send)
+    await answer_error(request, error).to_asgi_response(app=None, request=request)(scope, receive, send)

@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 from pydantic import ValidationError
 
-from .errors import ApiError, ClientGone, answer_error
+from .errors import ApiError, ClientGone, send_error
 from .schemas import RequestModel
 from .service import Service
 from .validation import explain_problems
@@ -43,8 +42,7 @@ class Express(Generic[M]):
         except Exception as error:
             if scope["state"].get("answered"):
                 raise
-            request: Request[Any, Any, Any] = Request(scope, receive, send)
-            await answer_error(request, error).to_asgi_response(app=None, request=request)(scope, receive, send)
+            await send_error(error, scope, receive, send)
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:

@@ -12,7 +12,9 @@ from ...core.types import TokenLogprobs
 from ..engine import GenerationDelta, GenerationStream
 from ..errors import EngineFailed, NotReady
 from .errors import ApiError
+from .exchange import Exchange
 from .metrics import Metrics
+from .stages import OutputFilter
 
 # Deltas of several prompts that may wait here for a slow reader. The others wait in their streams, merged.
 _MERGE_QUEUE = 64
@@ -44,17 +46,21 @@ class Generation:
 
     def __init__(
         self,
+        exchange: Exchange,
         prompts: list[Prompt],
         n: int,
         streams: list[GenerationStream],
         metrics: Metrics,
         is_draining: Callable[[], bool],
+        output_filter: OutputFilter | None = None,
     ) -> None:
+        self._exchange = exchange
         self.prompts = prompts
         self.n = n
         self.streams = streams
         self._metrics = metrics
         self._is_draining = is_draining
+        self._filter = output_filter
         self._num_cached = [0] * len(streams)
         self._num_output = 0
 
@@ -99,7 +105,10 @@ class Generation:
             async with aclosing(source) as items:
                 async for position, delta in items:
                     self._count(position, delta)
-                    yield position * self.n + delta.index, delta
+                    index = position * self.n + delta.index
+                    released = delta if self._filter is None else self._filter.feed(index, delta)
+                    if released is not None:
+                        yield index, released
         except EngineFailed as error:
             self._raise_if_draining(error)
             raise
@@ -116,7 +125,8 @@ class Generation:
 
     async def collect(self) -> list[Choice]:
         """Wait for everything and return the whole choices in order. Raises as `deltas`."""
-        return await (self._collect_one() if len(self.streams) == 1 else self._collect_all())
+        is_simple = len(self.streams) == 1 and self._filter is None
+        return await (self._collect_one() if is_simple else self._collect_all())
 
     async def _collect_one(self) -> list[Choice]:
         """One prompt needs nobody to look at its choices before the last of them is whole."""
@@ -163,6 +173,7 @@ class Generation:
         for stream in self.streams:
             if stream.stats is not None:
                 self._metrics.finished(stream.stats)
+                self._exchange.stats.append(stream.stats)
         self.streams = []
 
     @staticmethod

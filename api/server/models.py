@@ -9,26 +9,27 @@ from litestar.params import FromPath
 
 from .documentation import answers
 from .openai_answers import ModelCard, ModelList
+from .served import ServedModel
 from .service import Served, Service
 
 
-@get("/v1/models", tags=["OpenAI"], summary="List the served model", responses=answers(ModelList))
+@get("/v1/models", tags=["OpenAI"], summary="List the served models", responses=answers(ModelList))
 async def list_models(service: Served) -> dict[str, Any]:
-    """List the served model, once for each of its names."""
-    return {"object": "list", "data": [_card(service, name) for name in service.names]}
+    """List what is served, once for each name."""
+    cards = [_card(service, model, name) for model in service.models for name in model.names]
+    return {"object": "list", "data": cards}
 
 
 @get("/v1/models/{name:path}", tags=["OpenAI"], summary="Look at a model", responses=answers(ModelCard))
 async def show_model(name: FromPath[str], service: Served) -> dict[str, Any]:
     """Return one model. Names may hold slashes."""
     name = name.removeprefix("/")
-    service.check_model(name)
-    return _card(service, name)
+    return _card(service, service.find(name), name)
 
 
-def _card(service: Service, name: str) -> dict[str, Any]:
+def _card(service: Service, model: ServedModel, name: str) -> dict[str, Any]:
     permission = {
-        "id": f"modelperm-{service.fingerprint}",
+        "id": f"modelperm-{model.fingerprint}",
         "object": "model_permission",
         "created": service.created,
         "allow_create_engine": False,
@@ -41,7 +42,7 @@ def _card(service: Service, name: str) -> dict[str, Any]:
         "group": None,
         "is_blocking": False,
     }
-    info = service.engine.info
+    info = model.engine.info
     engine = {
         "backend": info.backend,
         "device": info.device,
@@ -55,7 +56,7 @@ def _card(service: Service, name: str) -> dict[str, Any]:
         "created": service.created,
         "owned_by": "isotoken",
         "root": info.model,
-        "parent": None if name == service.names[0] else service.names[0],
+        "parent": None if name == model.name else model.name,
         "max_model_len": info.max_model_len,
         "engine": engine,
         "permission": [permission],

@@ -7,8 +7,8 @@ import time
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from .exchange import Exchange
 from .metrics import Metrics
-from .requests import header, new_request_id
 
 
 class Observer:
@@ -23,21 +23,20 @@ class Observer:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        started = time.monotonic()
+        exchange = Exchange(scope, receive)
         state = scope.setdefault("state", {})
-        state["request_id"] = new_request_id(header(scope, b"x-request-id"))
-        status = 499  # nothing was sent: the client left
+        state["exchange"] = exchange
 
         async def send_observed(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                exchange.status = message["status"]
                 state["answered"] = True
-                milliseconds = (time.monotonic() - started) * 1000
+                milliseconds = (time.monotonic() - exchange.started) * 1000
                 message["headers"] = [
                     *message["headers"],
-                    (b"x-request-id", state["request_id"].encode()),
+                    (b"x-request-id", exchange.id.encode()),
                     (b"openai-processing-ms", b"%d" % milliseconds),
+                    *((name.encode(), value.encode()) for name, value in exchange.headers.items()),
                 ]
             await send(message)
 
@@ -46,7 +45,7 @@ class Observer:
             await self._app(scope, receive, send_observed)
         finally:
             self._metrics.num_http_in_flight -= 1
-            route = scope.get("path_template") or "unmatched"
-            self._metrics.answered(route, status, time.monotonic() - started)
+            self._metrics.answered(exchange.route, exchange.status, time.monotonic() - exchange.started)
             if "rejection" in state:
                 self._metrics.rejected(state["rejection"])
+            exchange.end()

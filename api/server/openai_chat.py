@@ -12,9 +12,9 @@ from litestar.params import JSONBody
 from litestar.types import ASGIApp, Receive, Scope
 
 from ..engine import GenerationDelta
-from ..text import TextModel
 from .chunks import Chunks
 from .documentation import answers
+from .exchange import Exchange
 from .generation import Choice, Generation
 from .logprobs import chat_logprobs, prompt_logprobs
 from .openai_answers import ChatResponse
@@ -22,6 +22,7 @@ from .openai_routes import respond, submit
 from .openai_schemas import ChatRequest
 from .requests import RequestContext, context_of
 from .sampling import chat_names, chat_params, named
+from .served import ServedModel
 from .service import Served, Service
 from .sse import DONE, encode
 
@@ -42,32 +43,35 @@ async def create_chat_completion(
 
 async def answer_chat(scope: Scope, receive: Receive, data: ChatRequest, service: Service) -> ASGIApp:
     """Submit what is asked for, and return its answer."""
-    service.check_model(data.model)
+    exchange = Exchange.of(scope)
+    model = service.choose(data.model, exchange)
+    if service.stages.filters is not None:
+        await service.stages.filters.prompt(exchange, data)
     with named(chat_names(data)):
-        params = chat_params(data, service.default_params)
-        prompt = await service.prompter.chat(data, params.max_tokens)
+        params = chat_params(data, model.default_params)
+        started = time.monotonic()
+        prompt = await model.prompter.chat(data, params.max_tokens)
+        exchange.timings["tokenize"] = time.monotonic() - started
         context = context_of(scope, "chatcmpl-", data)
-        generation = submit(service, data, context, [prompt], params)
-    form = ChatForm(data, generation, service.engine.text, context, service)
+        generation = await submit(service, exchange, model, data, context, [prompt], params)
+    form = ChatForm(data, generation, context, model)
     return await respond(service, scope, receive, form, generation, stream=data.stream)
 
 
 class ChatForm:
     """Writes one request's answer, whole or in chunks."""
 
-    def __init__(
-        self, data: ChatRequest, generation: Generation, text: TextModel, context: RequestContext, service: Service
-    ) -> None:
+    def __init__(self, data: ChatRequest, generation: Generation, context: RequestContext, model: ServedModel) -> None:
         self._data = data
         self._generation = generation
-        self._text = text
+        self._text = model.text
         self._started = [False] * generation.num_choices
         self._envelope = {
             "id": context.id,
             "object": "chat.completion.chunk" if data.stream else "chat.completion",
             "created": int(time.time()),
-            "model": data.model or service.names[0],
-            "system_fingerprint": service.fingerprint,
+            "model": data.model or model.name,
+            "system_fingerprint": model.fingerprint,
         }
 
     def answer(self, choices: list[Choice]) -> dict[str, Any]:

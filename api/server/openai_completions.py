@@ -12,10 +12,10 @@ from litestar.params import JSONBody
 from litestar.types import ASGIApp, Receive, Scope
 
 from ..engine import GenerationDelta
-from ..text import TextModel
 from .chunks import Chunks
 from .documentation import answers
 from .errors import ApiError
+from .exchange import Exchange
 from .generation import Choice, Generation, Prompt
 from .logprobs import LegacyLogprobs, prompt_logprobs
 from .openai_answers import CompletionResponse
@@ -23,6 +23,7 @@ from .openai_routes import respond, submit
 from .openai_schemas import CompletionRequest
 from .requests import RequestContext, context_of
 from .sampling import completion_params, named
+from .served import ServedModel
 from .service import Served, Service
 from .sse import DONE, encode
 
@@ -43,21 +44,28 @@ async def create_completion(
 
 async def complete(scope: Scope, receive: Receive, data: CompletionRequest, service: Service) -> ASGIApp:
     """Submit what is asked for, and return its answer."""
-    service.check_model(data.model)
+    exchange = Exchange.of(scope)
+    model = service.choose(data.model, exchange)
+    if service.stages.filters is not None:
+        await service.stages.filters.prompt(exchange, data)
     with named({} if data.prompt_logprobs is not None else {"prompt_logprobs": "echo"}):
-        params = completion_params(data, service.default_params)
-        prompts = await service.prompter.completion(data)
-        _check_together(data, prompts, params.n, service)
+        params = completion_params(data, model.default_params)
+        started = time.monotonic()
+        prompts = await model.prompter.completion(data)
+        exchange.timings["tokenize"] = time.monotonic() - started
+        _check_together(data, prompts, params.n, model, service)
         context = context_of(scope, "cmpl-", data)
-        generation = submit(service, data, context, prompts, params)
-    form = CompletionForm(data, generation, service.engine.text, context, service)
+        generation = await submit(service, exchange, model, data, context, prompts, params)
+    form = CompletionForm(data, generation, context, model)
     return await respond(service, scope, receive, form, generation, stream=data.stream)
 
 
-def _check_together(data: CompletionRequest, prompts: list[Prompt], n: int, service: Service) -> None:
+def _check_together(
+    data: CompletionRequest, prompts: list[Prompt], n: int, model: ServedModel, service: Service
+) -> None:
     """Refuse what no waiting would make possible: a 429 would be asked for again and again."""
     limits = service.settings.limits
-    room = service.engine.info.max_num_seqs + limits.max_waiting_requests
+    room = model.engine.info.max_num_seqs + limits.max_waiting_requests
     if len(prompts) * n > room:
         message = (
             f"{len(prompts)} prompts with n = {n} are more than the {room} answers that this server ever has in hand"
@@ -81,18 +89,17 @@ class CompletionForm:
         self,
         data: CompletionRequest,
         generation: Generation,
-        text: TextModel,
         context: RequestContext,
-        service: Service,
+        model: ServedModel,
     ) -> None:
         self._data = data
         self._generation = generation
-        self._text = text
+        self._text = model.text
         self._wants_logprobs = data.logprobs is not None
         self._started = [False] * generation.num_choices
         self._logprobs = [
             LegacyLogprobs(
-                text,
+                model.text,
                 as_ids=data.return_tokens_as_token_ids,
                 skip_special_tokens=data.skip_special_tokens,
                 echo=data.echo,
@@ -103,8 +110,8 @@ class CompletionForm:
             "id": context.id,
             "object": "text_completion",
             "created": int(time.time()),
-            "model": data.model or service.names[0],
-            "system_fingerprint": service.fingerprint,
+            "model": data.model or model.name,
+            "system_fingerprint": model.fingerprint,
         }
 
     def answer(self, choices: list[Choice]) -> dict[str, Any]:

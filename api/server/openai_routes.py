@@ -11,10 +11,12 @@ from litestar.types import ASGIApp, Receive, Scope
 from ..text import SamplingParams
 from .disconnect import UntilDisconnect
 from .errors import failure_of
+from .exchange import Exchange
 from .generation import Choice, Generation, Prompt
 from .json_answer import JsonAnswer
 from .requests import RequestContext
 from .schemas import SamplingFields
+from .served import ServedModel
 from .service import Service
 from .sse import DONE, EventStream, encode, event
 
@@ -31,11 +33,19 @@ class Form(Protocol):
         ...
 
 
-def submit(
-    service: Service, data: SamplingFields, context: RequestContext, prompts: list[Prompt], params: SamplingParams
+async def submit(
+    service: Service,
+    exchange: Exchange,
+    model: ServedModel,
+    data: SamplingFields,
+    context: RequestContext,
+    prompts: list[Prompt],
+    params: SamplingParams,
 ) -> Generation:
     """Hand a request to the engine."""
-    return service.submit(
+    return await service.submit(
+        exchange,
+        model,
         prompts,
         params,
         request_id=context.id,

@@ -27,17 +27,14 @@ class RequestContext:
 def context_of(scope: Scope, prefix: str, data: SamplingFields | None = None) -> RequestContext:
     """Return them. The answer's id is the client's where its body has a decent one, else that of the HTTP request."""
     given = data.request_id if data is not None else ""
-    identity = given if is_decent(given) else request_id(scope)
+    identity = given if is_decent(given) else exchange_id(scope)
     streamed = data is not None and data.stream
     return RequestContext(prefix + identity, None if streamed else _patience(scope))
 
 
-def request_id(scope: Scope) -> str:
+def exchange_id(scope: Scope) -> str:
     """Return the id that the answer's x-request-id carries: the client's own if it is a decent one."""
-    state = scope["state"]
-    if "request_id" not in state:
-        state["request_id"] = new_request_id(header(scope, b"x-request-id"))
-    return str(state["request_id"])
+    return str(scope["state"]["exchange"].id)
 
 
 def new_request_id(given: str | None) -> str:

@@ -1,81 +1,85 @@
-"""Service: what the routes share. The engine once it is up, what the model is called, and the way in for requests."""
+"""Service: what the routes share. The served model once its engine is up, the stages, and the way in for requests."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
-from pathlib import Path
-from typing import Any
 
 from litestar.di import NamedDependency
 
-from ... import __version__
 from ..engine import AsyncEngine
 from ..errors import NotReady
 from ..text import SamplingParams
+from .disconnect import UntilDisconnect
 from .errors import ApiError
+from .exchange import Exchange
 from .generation import Generation, Prompt
 from .metrics import Metrics
-from .prompts import Prompter
+from .served import ServedModel
 from .settings import ServerSettings
+from .stages import Stages
 
 
 class Service:
     """One served model. The engine may come later: until then every request for it is answered with 503."""
 
-    def __init__(self, settings: ServerSettings, engine: AsyncEngine | None = None) -> None:
+    def __init__(
+        self, settings: ServerSettings, engine: AsyncEngine | None = None, stages: Stages | None = None
+    ) -> None:
         self.settings = settings
+        self.stages = stages or Stages()
         self.metrics = Metrics()
         self.draining = False
         self.created = int(time.time())
         self._counter = itertools.count()
-        self._engine: AsyncEngine | None = None
+        self._model: ServedModel | None = None
         if engine is not None:
             self.attach(engine)
 
     def attach(self, engine: AsyncEngine) -> None:
         """Serve this engine from now on. Raises ParameterError for a chat template (a setting) that is no valid one."""
-        if self.settings.chat_template:
-            engine.text.use_chat_template(self.settings.chat_template)
-        self._engine = engine
+        self._model = ServedModel(engine, self.settings)
         self.metrics.attach(engine)
-        self.fingerprint = _fingerprint(engine)
-        self._names = self.settings.served_model_names or (default_name(Path(engine.info.model)),)
-        self.prompter = Prompter(engine.text, engine.info.max_model_len, self.settings)
-        model_defaults = self.settings.generation_config == "model"
-        self.default_params: dict[str, Any] = engine.text.default_params() if model_defaults else {}
 
     @property
-    def engine(self) -> AsyncEngine:
-        """The engine. Raises NotReady while there is none."""
-        if self._engine is None:
+    def default(self) -> ServedModel:
+        """The model that answers when none is named. Raises NotReady while there is none."""
+        if self._model is None:
             raise NotReady("starting")
-        return self._engine
+        return self._model
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """Every model that is served. Raises NotReady."""
+        return (self.default,)
 
     @property
     def state(self) -> str:
         """What a load balancer wants to know: "ready" takes requests, anything else does not."""
         if self.draining:
             return "draining"
-        return "starting" if self._engine is None else self._engine.state
+        return "starting" if self._model is None else self._model.engine.state
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the model may be called. The first is its id, which answers carry. Raises NotReady."""
-        if self._engine is None:  # no name is served before there is one
-            raise NotReady("starting")
-        return self._names
+    def find(self, name: str) -> ServedModel:
+        """Return the model of a name, the default one for no name at all. Raises NotReady and ApiError 404."""
+        model = self.default
+        if name in ("", *model.names):
+            return model
+        known = ", ".join(name for model in self.models for name in model.names)
+        message = f"the model {name!r} does not exist: this server serves {known}"
+        raise ApiError(404, message, param="model", code="model_not_found")
 
-    def check_model(self, name: str) -> None:
-        """Accept the model's names and no name at all. Raises NotReady."""
-        if name not in ("", *self.names):
-            known = ", ".join(self.names)
-            message = f"the model {name!r} does not exist: this server serves {known}"
-            raise ApiError(404, message, param="model", code="model_not_found")
+    def choose(self, name: str, exchange: Exchange) -> ServedModel:
+        """Return the model that is to answer a request for `name`. Raises NotReady and ApiError 403 and 404."""
+        exchange.model = model = self.find(name)
+        if self.stages.gate is not None:
+            self.stages.gate.allow_model(exchange, name or model.name)
+        return model
 
-    def submit(
+    async def submit(
         self,
+        exchange: Exchange,
+        model: ServedModel,
         prompts: list[Prompt],
         params: SamplingParams,
         *,
@@ -87,44 +91,37 @@ class Service:
     ) -> Generation:
         """Hand prompts to the engine, all or none; `whole`: nothing is shown before its end.
 
-        Raises what AsyncEngine.generate raises, and NotReady.
+        Raises what AsyncEngine.generate raises, NotReady, and what the stages have against it.
         """
         if self.draining:
             raise NotReady("draining")
+        if self.stages.ledger is not None:
+            self.stages.ledger.open(exchange)
+        if self.stages.gate is not None:
+            num_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+            with UntilDisconnect(exchange.scope, exchange.receive):
+                await self.stages.gate.admit(exchange, num_tokens, len(prompts) * params.n * (params.max_tokens or 0))
         limit = self.settings.limits.request_timeout_s
         seconds = min((value for value in (deadline, limit) if value is not None), default=None)
         streams = []
         try:
             for prompt in prompts:
-                stream = self.engine.generate(
+                stream = model.engine.generate(
                     prompt.token_ids,
                     params,
                     request_id=f"{request_id}-{next(self._counter)}",  # clients may send an id of their own twice
-                    priority=priority,
+                    priority=priority + exchange.principal.priority,
                     deadline_s=seconds,
-                    cache_salt=cache_salt.encode(),
+                    cache_salt=exchange.principal.cache_salt + cache_salt.encode(),
                     whole=whole,
                 )
                 streams.append(stream)
         except BaseException:
             Generation.abandon(streams)
             raise
-        return Generation(prompts, params.n, streams, self.metrics, lambda: self.draining)
-
-
-def default_name(folder: Path) -> str:
-    """Return what a model is called by default: the hub's id for a folder of its cache, else the folder's name."""
-    repository = folder.parent.parent.name
-    if folder.parent.name == "snapshots" and repository.startswith("models--"):
-        return repository.removeprefix("models--").replace("--", "/")
-    return folder.name
-
-
-def _fingerprint(engine: AsyncEngine) -> str:
-    """Name what decides the numbers: the model, the version, the backend and its arithmetic."""
-    info = engine.info
-    facts = (__version__, Path(info.model).name, info.weight_bytes, info.backend, info.device, info.dtype)
-    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:10]
+        filters = self.stages.filters
+        output_filter = None if filters is None else filters.output(exchange)
+        return Generation(exchange, prompts, params.n, streams, self.metrics, lambda: self.draining, output_filter)
 
 
 Served = NamedDependency[Service]

@@ -15,6 +15,7 @@ from ..sampling_params import MAX_STOP_STRINGS
 from .disconnect import UntilDisconnect
 from .documentation import answers
 from .errors import ApiError, failure_of
+from .exchange import Exchange
 from .generation import Generation
 from .requests import context_of
 from .sampling import named
@@ -78,10 +79,11 @@ async def compat_generate(request: Request[Any, Any, Any], data: JSONBody[Genera
 )
 async def info(service: Served) -> dict[str, Any]:
     """Return the model and its limits."""
-    facts, limits = service.engine.info, service.settings.limits
+    model, limits = service.default, service.settings.limits
+    facts = model.engine.info
     weights = facts.settings.get("quantization", "none")
     return {
-        "model_id": service.names[0],
+        "model_id": model.name,
         "model_sha": None,
         "model_dtype": facts.dtype,
         "quantize": None if weights == "none" else weights,
@@ -110,19 +112,30 @@ async def _answer(
     in_list: bool = False,
 ) -> ASGIApp:
     started = time.monotonic()
-    text, facts = service.engine.text, service.engine.info
+    exchange = Exchange.of(request.scope)
+    model = service.choose("", exchange)
+    facts = model.engine.info
     stream = stream or data.stream
     if stream and data.parameters.decoder_input_details:
         raise ApiError(400, "decoder_input_details is not available in a stream", param="decoder_input_details")
+    if service.stages.filters is not None:
+        await service.stages.filters.prompt(exchange, data)
     with named(PARAMETER_NAMES):
-        prompt = await generate_prompt(data, service.prompter)
+        prompt = await generate_prompt(data, model.prompter)
         params = generate_params(data, prompt, facts.max_model_len, stream=stream)
         context = context_of(request.scope, "gen-")
         validated = time.monotonic()
-        generation = service.submit(
-            [prompt], params, request_id=context.id, deadline=context.deadline, whole=not stream
+        exchange.timings["tokenize"] = validated - started
+        generation = await service.submit(
+            exchange,
+            model,
+            [prompt],
+            params,
+            request_id=context.id,
+            deadline=context.deadline,
+            whole=not stream,
         )
-    form = ShortForm(generation) if data.is_short else TgiForm(data, params, generation, text)
+    form = ShortForm(generation) if data.is_short else TgiForm(data, params, generation, model.text)
     if stream:
         return EventStream(
             form.events(),

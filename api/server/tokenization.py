@@ -22,13 +22,13 @@ from .service import Served
 )
 async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str, Any] | list[dict[str, Any]]:
     """Answer `prompt` or `messages` with {count, max_model_len, tokens}, and `inputs` with TGI's list of tokens."""
-    service.check_model(data.model)
-    text = service.engine.text
+    model = service.find(data.model)
+    text = model.text
     if "inputs" in data.model_fields_set:
         return await run_text(lambda: _with_offsets(text, data.inputs, data.add_special_tokens), len(data.inputs))
     if data.messages:
         with named({}):
-            tokens = await service.prompter.render(data)
+            tokens = await model.prompter.render(data)
     else:
         tokens = await run_text(
             lambda: text.encode(data.prompt, add_special_tokens=data.add_special_tokens), len(data.prompt)
@@ -38,7 +38,7 @@ async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str
         strings = await run_text(lambda: [text.token_text(token_id) for token_id in tokens], len(tokens))
     return {
         "count": len(tokens),
-        "max_model_len": service.engine.info.max_model_len,
+        "max_model_len": model.engine.info.max_model_len,
         "tokens": tokens,
         "token_strs": strings,
     }
@@ -53,9 +53,9 @@ async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str
 )
 async def detokenize(data: JSONBody[DetokenizeRequest], service: Served) -> dict[str, Any]:
     """Return the text of tokens, special ones included."""
-    service.check_model(data.model)
-    _check_token_ids(data.tokens, service.engine.info.vocab_size)
-    text = service.engine.text
+    model = service.find(data.model)
+    _check_token_ids(data.tokens, model.engine.info.vocab_size)
+    text = model.text
     prompt = await run_text(lambda: text.decode(data.tokens, skip_special_tokens=False), len(data.tokens))
     return {"prompt": prompt}
 

@@ -9,7 +9,7 @@ from isotoken.api.errors import ContextLengthError, EngineFailed, NoChatTemplate
 from isotoken.api.server.errors import ApiError, ClientGone, failure_of, renamed
 from isotoken.api.server.metrics import TokenRate
 from isotoken.api.server.rates import SlidingWindow
-from isotoken.api.server.service import default_name
+from isotoken.api.server.served import default_name
 from litestar.exceptions import InternalServerException
 
 

@@ -48,9 +48,8 @@ def service(text: TextModel) -> Any:
     """What the routes need of a service."""
     info = SimpleNamespace(max_model_len=10**6, vocab_size=10**6)
     prompter = Prompter(text, 10**6, ServerSettings())
-    return SimpleNamespace(
-        check_model=lambda name: None, engine=SimpleNamespace(text=text, info=info), prompter=prompter
-    )
+    model = SimpleNamespace(engine=SimpleNamespace(info=info), text=text, prompter=prompter)
+    return SimpleNamespace(find=lambda name: model, prompter=prompter)
 
 
 MESSAGES = [{"role": "user", "content": LONG}]
