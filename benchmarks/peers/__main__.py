@@ -48,6 +48,7 @@ def main() -> int:
     compare.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of isotoken's backend")
     compare.add_argument("--rounds", type=int, default=5)
     compare.add_argument("--threads", type=int, default=num_cpus(), help="of each")
+    compare.add_argument("--way", default="", metavar="TEXT", help="try only the peer's ways whose name holds this")
     compare.add_argument("--peer-spinning", action="append", choices=SPINNING, help="to be tried; all by default")
     compare.add_argument("--share", type=int, default=1, help="above 1: a part of each workload, for a quick look")
     compare.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
@@ -82,7 +83,7 @@ def _compare(given: argparse.Namespace, peer: type[Peer]) -> int:
         )
         try:
             found += [
-                pair.compare(name, given.rounds, given.peer_spinning or SPINNING)
+                pair.compare(name, given.rounds, given.peer_spinning or SPINNING, given.way)
                 for name in given.workload or WORKLOADS
             ]
             versions_there = pair.theirs.versions

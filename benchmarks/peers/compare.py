@@ -87,10 +87,10 @@ class Pair:
     share: int = 1
     tell: Tell = lambda _: None
 
-    def compare(self, name: str, rounds: int, spinnings: Sequence[str]) -> Comparison:
+    def compare(self, name: str, rounds: int, spinnings: Sequence[str], words: str = "") -> Comparison:
         """Warm up, choose the peer's fastest way, check the tokens of both, then measure round by round."""
         self.tell(f"{name} {self.precision}: looking for the peer's fastest way")
-        tried = self._try_ways(self._workload(name, 0), spinnings)
+        tried = self._try_ways(self._workload(name, 0), spinnings, words)
         checks = self._check(self._workload(name, 0), sorted(tried, key=lambda way: -tried[way]))
         found: list[Round] = []
         firsts: list[tuple[float, float]] = []
@@ -117,9 +117,12 @@ class Pair:
         workload = make_workload(name, repetition)
         return workload if self.share == 1 else small(workload, self.share)
 
-    def _try_ways(self, workload: Workload, spinnings: Sequence[str]) -> dict[Way, float]:
+    def _try_ways(self, workload: Workload, spinnings: Sequence[str], words: str) -> dict[Way, float]:
         """Run every way, then the variations of those near the fastest; tokens a second of each."""
-        tried = {way: self._rate(workload, way) for way in self.theirs.ways(workload)}
+        ways = [way for way in self.theirs.ways(workload) if words in str(way)]
+        if not ways:
+            raise ValueError(f"{self.theirs.name} has no way to run this whose name holds {words!r}")
+        tried = {way: self._rate(workload, way) for way in ways}
         best = max(tried.values())
         for near in [way for way, rate in tried.items() if rate >= 0.8 * best]:
             for way in self.theirs.variations(near, spinnings):
