@@ -13,6 +13,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from .services import (  # noqa: F401  (fixtures for all tests)
+    postgres,
+    postgres_url,
+    redis_server,
+    redis_url,
+    service_folder,
+)
+
 TIMEOUT = 120  # seconds; a limit for a hung command, not for a slow one
 COMMAND = [sys.executable, "-P", "-c", "import sys; from isotoken.api.cli import main; sys.exit(main())"]
 

@@ -1,0 +1,206 @@
+"""UsageLedger: watches over every exchange that uses an engine, and writes down at its end what it used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..server.errors import ApiError
+from .courier import Courier
+from .entry import UsageEntry, plain
+from .flusher import Flusher
+from .journal import Journal
+from .money import UNIT
+from .prices import PriceTable
+
+if TYPE_CHECKING:
+    from ..engine import RequestStats
+    from ..engine.in_flight import Meter
+    from ..server.exchange import Exchange
+    from ..server.metrics import Metrics
+    from ..server.served import ServedModel
+    from ..store.database import Store
+    from .budgets import Budgets, Tab
+    from .settings import LedgerSettings
+
+log = logging.getLogger("isotoken.ledger")
+
+CLOSE_TIMEOUT_S = 5.0
+"""Seconds for the last entries to reach the database. After it they wait in the journal for the next start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerStatus:
+    """The ledger in numbers, for metrics and readiness."""
+
+    num_recorded: int  # since the start
+    num_pending: int  # not in every sink yet
+    lag_s: float  # since every sink had everything; 0: they have
+    num_unwritten: int  # that only memory has, since the journal's disk is full or broken
+    num_dropped: int  # lost: more than memory is allowed to hold
+    num_rejected: int  # that a sink can never take; they are in a file
+    journal_error: str  # empty: the journal is written
+    sink_errors: dict[str, str]  # by name, of those that take nothing now
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, for people; empty: nothing."""
+        problems = [f"the journal cannot be written to ({self.journal_error})"] if self.journal_error else []
+        problems += [f"{name} takes no entries ({error})" for name, error in self.sink_errors.items()]
+        return "; ".join(problems)
+
+
+_GAUGES: Sequence[tuple[str, str, Callable[[LedgerStatus], float]]] = (
+    ("lag_seconds", "Since all usage was in the database; 0: it is", lambda status: status.lag_s),
+    ("pending_entries", "Usage entries that are not in the database yet", lambda status: status.num_pending),
+    ("unwritten_entries", "Usage entries that only memory has", lambda status: status.num_unwritten),
+    ("lost_entries", "Usage entries lost or put aside since the start", lambda s: s.num_dropped + s.num_rejected),
+    ("journal_broken", "1: the journal cannot be written to", lambda status: bool(status.journal_error)),
+    ("database_gone", "1: the database takes no entries", lambda status: bool(status.sink_errors)),
+)
+
+
+@dataclass(slots=True)
+class _Use:
+    """What is known of an exchange before it ends."""
+
+    models: dict[str, ServedModel] = field(default_factory=dict)  # by their engine's folder
+    tab: Tab | None = None
+
+
+class UsageLedger:
+    """The ledger of one server. For one event loop; the database and the disk's flushes have threads of their own."""
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        journal: Journal,
+        couriers: Sequence[Courier],
+        *,
+        store: Store | None = None,
+        budgets: Budgets | None = None,
+        on_entry: Callable[[UsageEntry], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.couriers = list(couriers)
+        self.store = store  # where reports come from
+        self.budgets = budgets
+        self.on_entry = on_entry  # hears of each, for metrics
+        self._prices = PriceTable(settings.prices)
+        self._flusher = Flusher(journal, self.couriers, settings)
+        self._uses: dict[Exchange, _Use] = {}
+
+    def start(self) -> None:
+        """Begin to bring entries to the sinks, those that earlier processes left first."""
+        for courier in self.couriers:
+            courier.start()
+        self._flusher.start()
+        if self.budgets is not None:
+            self.budgets.start()
+
+    async def open(self, exchange: Exchange, model: ServedModel, num_prompt_tokens: int) -> Meter | None:
+        """Watch over an exchange that is about to use an engine; the meter ends it when its budget is used up.
+
+        Raises ApiError 429 for a budget that is spent, and 503 where nothing more can be written down.
+        """
+        if self.journal.is_full and self.settings.when_full == "refuse":
+            raise ApiError(503, "usage cannot be recorded now", headers=(("retry-after", "10"),))
+        use = self._uses.get(exchange)
+        if use is None:
+            tab = None if self.budgets is None else await self.budgets.open(exchange.principal)
+            use = self._uses[exchange] = _Use(tab=tab)
+            exchange.on_end.append(self._end)
+        use.models[model.engine.info.model] = model
+        if use.tab is not None and self.budgets is not None:
+            rates = self._prices.rates(model.family, model.version)
+            self.budgets.admit(use.tab, exchange.principal, num_prompt_tokens, rates)
+        return use.tab
+
+    @property
+    def status(self) -> LedgerStatus:
+        """The ledger in numbers."""
+        journal, now = self.journal, time.monotonic()
+        lags = [now - courier.caught_up_at for courier in self.couriers if courier.num_pending or courier.error]
+        return LedgerStatus(
+            num_recorded=journal.last_number,
+            num_pending=max((courier.num_pending for courier in self.couriers), default=0),
+            lag_s=max(lags, default=0.0),
+            num_unwritten=len(journal.unwritten),
+            num_dropped=journal.num_dropped,
+            num_rejected=sum(courier.num_rejected for courier in self.couriers),
+            journal_error=journal.error,
+            sink_errors={courier.sink_name: courier.error for courier in self.couriers if courier.error},
+        )
+
+    def show_in(self, metrics: Metrics) -> None:
+        """Show the ledger, and what each tenant costs, in the server's metrics."""
+        self.on_entry = lambda entry: metrics.charged(entry.tenant, entry.model, entry.cost / UNIT)
+        for name, text, read in _GAUGES:
+            metrics.watch(f"llm_ledger_{name}", text, partial(self._gauge, read))
+
+    def _gauge(self, read: Callable[[LedgerStatus], float]) -> float:
+        return float(read(self.status))
+
+    async def close(self) -> None:
+        """Bring what is left to the sinks, as far as they take it, and end."""
+        if self.budgets is not None:
+            await self.budgets.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._flusher.stop()
+        for courier in self.couriers:
+            courier.stop(CLOSE_TIMEOUT_S)
+        self.journal.close()
+
+    def _end(self, exchange: Exchange) -> None:
+        use = self._uses.pop(exchange)
+        if use.tab is not None:
+            use.tab.close()
+        for folder in dict.fromkeys(stats.model for stats in exchange.stats):
+            group = [stats for stats in exchange.stats if stats.model == folder]
+            self._record(exchange, use.models[folder], group)
+
+    def _record(self, exchange: Exchange, model: ServedModel, group: Sequence[RequestStats]) -> None:
+        """Write down what one model did for an exchange. A request that never ran has used nothing."""
+        ran = [stats for stats in group if stats.queue_time is not None or stats.num_output_tokens]
+        prompt = sum(stats.num_prompt_tokens for stats in ran)
+        cached = sum(stats.num_cached_tokens for stats in ran)
+        generated = sum(stats.num_output_tokens for stats in ran)
+        rates = self._prices.rates(model.family, model.version)
+
+        def make(journal: str, number: int) -> UsageEntry:
+            return UsageEntry(
+                journal=journal,
+                number=number,
+                request_id=plain(exchange.id),
+                tenant=plain(exchange.principal.tenant),
+                key_id=plain(exchange.principal.key_id),
+                model=plain(model.family, 256),
+                version=plain(model.version),
+                arm=plain(exchange.arm),
+                route=plain(exchange.route),
+                status=exchange.status,
+                finish_reason=group[0].finish_reasons[0],
+                prompt_tokens=prompt,
+                cached_tokens=cached,
+                generated_tokens=generated,
+                drafted_tokens=sum(stats.num_drafted_tokens for stats in ran),
+                accepted_tokens=sum(stats.num_accepted_tokens for stats in ran),
+                cost=rates.cost(prompt, cached, generated),
+                ended=time.time(),
+                seconds=round(time.monotonic() - exchange.started, 6),
+            )
+
+        entry = self.journal.append(make)
+        if self.budgets is not None:
+            self.budgets.ended(entry)
+        if self.on_entry is not None:
+            self.on_entry(entry)
+        self._flusher.wake()

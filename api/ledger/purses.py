@@ -1,0 +1,172 @@
+"""Purses: what tenants and keys with a budget have used in its period, to the token, with what runs just now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+
+from .entry import UsageEntry
+from .money import to_decimal, to_units
+from .settings import Budget
+
+BEGINNING = date(1970, 1, 1)
+
+
+class Amount(NamedTuple):
+    """Money and tokens."""
+
+    cost: int = 0  # money.UNIT
+    tokens: int = 0
+
+    def plus(self, cost: int, tokens: int) -> Amount:
+        """Return the sum."""
+        return Amount(self.cost + cost, self.tokens + tokens)
+
+
+class Owner(NamedTuple):
+    """Whose budget it is."""
+
+    kind: str  # "tenant" or "key"
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class Purse:
+    """One budget of one owner, in the present period."""
+
+    owner: Owner
+    budget: Budget
+    since: date
+    until: date | None  # the first day of the next period
+    settled: Amount = field(default_factory=Amount)  # in the database
+    pending: Amount = field(default_factory=Amount)  # ended, and not in the database yet
+    running: Amount = field(default_factory=Amount)  # of requests that have not ended
+    is_known: bool = False  # the database was asked
+
+    @property
+    def used(self) -> Amount:
+        """All together."""
+        return self.settled.plus(*self.pending).plus(*self.running)
+
+    def is_spent(self, cost: int = 0, tokens: int = 0) -> bool:
+        """Whether nothing is left of it, or not so much."""
+        used, budget = self.used.plus(cost, tokens), self.budget
+        strictly = bool(cost or tokens)  # what is wanted may use up the very last
+        return (budget.cost is not None and _beyond(used.cost, to_units(budget.cost), strictly=strictly)) or (
+            budget.tokens is not None and _beyond(used.tokens, budget.tokens, strictly=strictly)
+        )
+
+    def describe(self) -> str:
+        """Say what is spent."""
+        limits = [] if self.budget.cost is None else [f"a cost of {self.budget.cost:f}"]
+        limits += [] if self.budget.tokens is None else [f"{self.budget.tokens} tokens"]
+        period = "" if self.budget.period == "total" else f" a {self.budget.period}"
+        until = "" if self.until is None else f"; the next begins on {self.until}, UTC"
+        return f"the {self.owner.kind}'s budget of {' and '.join(limits)}{period} is spent{until}"
+
+    def shown(self) -> dict[str, object]:
+        """Return it as JSON has it; costs are exact decimal numbers, in text."""
+        used, budget = self.used, self.budget
+        return {
+            "of": self.owner.kind,
+            "name": self.owner.name,
+            "period": budget.period,
+            "since": self.since.isoformat(),
+            "until": None if self.until is None else self.until.isoformat(),
+            "cost": None if budget.cost is None else f"{budget.cost:f}",
+            "tokens": budget.tokens,
+            "used_cost": f"{to_decimal(used.cost):f}",
+            "used_tokens": used.tokens,
+        }
+
+    def add(self, entry: UsageEntry) -> None:
+        """Count an entry that the database does not have yet."""
+        mine = entry.tenant if self.owner.kind == "tenant" else entry.key_id
+        if mine == self.owner.name and entry.day >= self.since:
+            self.pending = self.pending.plus(entry.cost, entry.tokens)
+
+
+class Purses:
+    """All purses, made as their owners come. `today` is the day in UTC."""
+
+    def __init__(self, budgets: Iterable[Budget], *, today: Callable[[], date] | None = None) -> None:
+        self._budgets = list(budgets)
+        self._today = today or (lambda: datetime.now(UTC).date())
+        self._purses: dict[tuple[Owner, Budget], Purse] = {}
+        self._by_principal: dict[tuple[str, str], list[Purse]] = {}
+        self._day = self._today()
+        self._undelivered: list[UsageEntry] = []
+
+    @property
+    def known(self) -> list[Purse]:
+        """All that were asked for in this period."""
+        return list(self._purses.values())
+
+    def of(self, tenant: str, key_id: str) -> list[Purse]:
+        """Return the purses that a request by this tenant and key is paid from."""
+        self._turn_the_page()
+        found = self._by_principal.get((tenant, key_id))
+        if found is None:
+            owners = {"tenant": tenant, "key": key_id}
+            found = [
+                self._purse(Owner(kind, name), budget)
+                for budget in self._budgets
+                for kind, name in owners.items()
+                if name and getattr(budget, kind) in (name, "*")
+            ]
+            self._by_principal[tenant, key_id] = found
+        return found
+
+    def ended(self, entry: UsageEntry) -> None:
+        """Count a request that ended."""
+        purses = self.of(entry.tenant, entry.key_id)
+        if purses:
+            self._undelivered.append(entry)
+        for purse in purses:
+            purse.add(entry)
+
+    def settle(self, delivered: int, sums: Mapping[Purse, Amount]) -> None:
+        """Take what the database says, which has all of this server's entries up to number `delivered`."""
+        self._undelivered = [entry for entry in self._undelivered if entry.number > delivered]
+        for purse, amount in sums.items():
+            purse.settled, purse.pending, purse.is_known = amount, Amount(), True
+            for entry in self._undelivered:
+                purse.add(entry)
+
+    def _purse(self, owner: Owner, budget: Budget) -> Purse:
+        purse = self._purses.get((owner, budget))
+        if purse is None:
+            purse = self._purses[owner, budget] = Purse(owner, budget, *bounds(budget.period, self._day))
+            for entry in self._undelivered:
+                purse.add(entry)
+        return purse
+
+    def _turn_the_page(self) -> None:
+        """Begin new periods with a new day. What runs now is paid from the new one."""
+        today = self._today()
+        if today == self._day:
+            return
+        self._day = today
+        for purse in self._purses.values():
+            since, until = bounds(purse.budget.period, today)
+            if since != purse.since:
+                purse.since, purse.until = since, until
+                purse.settled, purse.pending = Amount(), Amount()
+                for entry in self._undelivered:
+                    purse.add(entry)
+
+
+def bounds(period: str, day: date) -> tuple[date, date | None]:
+    """Return the first day of the period that `day` is in, and that of the next one."""
+    if period == "day":
+        return day, day + timedelta(days=1)
+    if period == "month":
+        first = day.replace(day=1)
+        return first, (first + timedelta(days=31)).replace(day=1)
+    return BEGINNING, None
+
+
+def _beyond(used: int, limit: int, *, strictly: bool) -> bool:
+    return used > limit if strictly else used >= limit

@@ -1,0 +1,1 @@
+"""Alembic's migrations: each changes the tables from one version to the next."""
