@@ -1,0 +1,1 @@
+"""What an operator sees: traces, structured logs, timings, and the server in a terminal."""

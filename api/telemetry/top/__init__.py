@@ -1,0 +1,1 @@
+"""`isotoken top`: what /metrics says, live in a terminal."""
