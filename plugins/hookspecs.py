@@ -12,7 +12,7 @@ from ..core.capabilities import Exclusion
 from ..core.types import StepStats
 
 PROJECT = "isotoken"
-API_VERSION = "1.2"
+API_VERSION = "1.3"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -58,6 +58,36 @@ def register_exporters(register: Register) -> None:
 @hookspec
 def register_quantizations(register: Register) -> None:
     """Claim names for ways to store weights; factory() -> QuantizationScheme. Backends declare which they do."""
+
+
+@hookspec
+def register_grammars(register: Register) -> None:
+    """Claim names of grammar compilers; factory(GrammarContext) -> GrammarCompiler, which may import its library."""
+
+
+@hookspec
+def register_filters(register: Register) -> None:
+    """Claim names of filters of prompts and outputs; factory(options, FilterContext) -> () -> api.safety.Filter."""
+
+
+@hookspec
+def register_classifiers(register: Register) -> None:
+    """Claim names of classifiers behind /v1/moderations; factory() -> api.safety.Classifier."""
+
+
+@hookspec
+def register_authenticators(register: Register) -> None:
+    """Claim names of ways to tell who asks; async factory(GatewayContext) -> Authenticator: API keys, OIDC, ..."""
+
+
+@hookspec
+def register_limiters(register: Register) -> None:
+    """Claim names of counters behind limits; async factory(GatewayContext) -> Limiter."""
+
+
+@hookspec
+def register_ledgers(register: Register) -> None:
+    """Claim names of places for usage entries; async factory(LedgerContext) -> Sink: a billing system, a queue, ..."""
 
 
 @hookspec(firstresult=True)

@@ -119,7 +119,9 @@ class Plugins:
         self.infos: list[PluginInfo] = []
         self.backends, self.schedulers, self.kv_caches = map(Registry, ("backends", "schedulers", "kv_caches"))
         self.samplers, self.drafters, self.exporters = map(Registry, ("samplers", "drafters", "exporters"))
-        self.quantizations = Registry("quantizations")
+        self.quantizations, self.grammars = map(Registry, ("quantizations", "grammars"))
+        self.filters, self.classifiers = map(Registry, ("filters", "classifiers"))
+        self.authenticators, self.limiters, self.ledgers = map(Registry, ("authenticators", "limiters", "ledgers"))
 
     @classmethod
     def load(cls, extra: Iterable[tuple[str, object]] = ()) -> Plugins:
@@ -154,7 +156,8 @@ class Plugins:
         """All of them: `registry.kind` is the attribute's name, register_KIND the hook's."""
         return [
             *(self.backends, self.schedulers, self.kv_caches, self.samplers),
-            *(self.drafters, self.exporters, self.quantizations),
+            *(self.drafters, self.exporters, self.quantizations, self.grammars),
+            *(self.filters, self.classifiers, self.authenticators, self.limiters, self.ledgers),
         ]
 
     def _add(self, name: str, distribution: str, version: str, load: Callable[[], object]) -> None:
