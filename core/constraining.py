@@ -29,7 +29,7 @@ class _Waiting:
 
 
 class Constraining:
-    """Gives requests their constraints, and rows of draws the masks of these. Without a compiler it refuses grammars."""
+    """Gives requests their constraints, and draws the masks of these. Without a compiler it refuses grammars."""
 
     def __init__(self, compiler: GrammarCompiler | None, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
         self._compilations = None if compiler is None else Compilations(compiler)
@@ -50,7 +50,7 @@ class Constraining:
     def take(self, request: Request) -> bool:
         """Give a request its constraint, if its grammar is compiled already; else False, and `ready` brings it.
 
-        Raises ValueError where there is nobody to read grammars, and for one that cannot be read.
+        Raises ValueError where there is nobody to read grammars.
         """
         if self._compilations is None:
             raise ValueError("grammar: this engine was built without a grammar compiler")
@@ -59,10 +59,10 @@ class Constraining:
         assert request.params.grammar is not None
         self._is_used = True
         compilation = self._compilations.start(request.params.grammar)
-        if compilation.done():
-            _constrain(request, compilation)
+        entry = _Waiting(request, compilation, time.monotonic() + COMPILE_TIMEOUT_S)
+        if compilation.done() and not _outcome(entry, late=False):
             return True
-        self._waiting[request.id] = _Waiting(request, compilation, time.monotonic() + COMPILE_TIMEOUT_S)
+        self._waiting[request.id] = entry
         return False
 
     def ready(self, *, block: bool) -> list[tuple[Request, str]]:
@@ -77,7 +77,7 @@ class Constraining:
             late = time.monotonic() > entry.deadline
             if entry.compilation.done() or late:
                 del self._waiting[request_id]
-                found.append((entry.request, _outcome(entry, late)))
+                found.append((entry.request, _outcome(entry, late=late)))
         return found
 
     def forget(self, request_id: str) -> bool:
@@ -121,7 +121,9 @@ class Constraining:
         """Write the masks of a request's logits rows [n, W]; those that score its prompt are left as they are."""
         request = share.request
         assert request.constraint is not None
-        num_known_drafts = share.start + share.num_tokens - len(request.token_ids) + 1  # tokens behind the known, plus 1
+        num_known_drafts = (
+            share.start + share.num_tokens - len(request.token_ids) + 1
+        )  # plus 1
         num_draws = min(share.num_logits, num_known_drafts)
         if num_draws <= 0:
             return
@@ -135,7 +137,8 @@ class Constraining:
                 own[:, token >> 5] &= ~np.uint32(1 << (token & 31))
 
 
-def _outcome(entry: _Waiting, late: bool) -> str:
+def _outcome(entry: _Waiting, *, late: bool) -> str:
+    """Give a request its constraint; return what is wrong with its grammar, or ""."""
     if not entry.compilation.done() and late:
         return f"the grammar took longer than {COMPILE_TIMEOUT_S:.0f} s to compile"
     try:

@@ -72,7 +72,7 @@ def num_fitting(request: Request, token_ids: Sequence[int]) -> int:
 
 
 def fits(constraint: Constraint, token: int, *, ends: bool) -> bool:
-    """Take a token that was drawn; `ends`: as the request's last, which needs not follow where it may end. False: not."""
+    """Take a token that was drawn, if it may follow; or if it `ends` the request, where that may end."""
     return (ends and constraint.may_end) or constraint.advance((token,)) == 1
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from .constraints import num_fitting
 from .draft_pace import DraftPace, DraftPolicy
 from .interfaces import Drafter
 from .types import Request, RequestOutput, Scheduled
@@ -52,8 +53,9 @@ class Drafting:
             self._learn(plan, outputs)
             ready = self._worth_it(ready, self._policy, len(plan))
         if ready:
-            for request, drafts in zip(ready, self._guarded(lambda d: self._propose(d, ready)) or (), strict=False):
-                request.draft_ids = drafts if request.max_drafts is None else drafts[: request.max_drafts]
+            for request, guesses in zip(ready, self._guarded(lambda d: self._propose(d, ready)) or (), strict=False):
+                drafts = guesses if request.max_drafts is None else guesses[: request.max_drafts]
+                request.draft_ids = drafts[: num_fitting(request, drafts)] if request.constraint else drafts
 
     def release(self, request_id: str) -> None:
         """Forget a request."""

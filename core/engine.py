@@ -10,11 +10,13 @@ import numpy as np
 from .batch import Sampled, SamplingRows
 from .batch_builder import BatchBuilder
 from .capabilities import Support
+from .constraining import Constraining
+from .constraints import GrammarCompiler
 from .draft_pace import DraftPolicy
 from .drafting import DraftCounts, Drafting
 from .interfaces import Drafter, KVCache, Logits, ModelRunner, RunnerInfo, Sampler, Scheduler
 from .sampling import HostSampler
-from .types import EngineError, Request, RequestOutput, Scheduled, StepStats, Unsupported
+from .types import EngineError, FinishReason, Request, RequestOutput, Scheduled, StepStats, Unsupported
 
 Copies = Sequence[tuple[int, int, int]]
 
@@ -43,6 +45,7 @@ class Engine:
         publish: Callable[[list[RequestOutput]], None],
         on_step: Callable[[StepStats], None] | None = None,
         prompt_logprobs: Support = True,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         self.info: RunnerInfo = runner.info
         self._runner = runner
@@ -50,6 +53,7 @@ class Engine:
         self._kv = kv_cache
         self._sampler = sampler or runner.sampler or HostSampler()
         self._drafting = Drafting(drafter, self.info.vocab_size, draft_policy)
+        self._constraining = Constraining(grammars, self.info.vocab_size, self.info.eos_token_ids)
         self._publish = publish
         self._on_step = on_step
         self._prompt_logprobs = prompt_logprobs
@@ -64,13 +68,14 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether there is anything to compute or to publish."""
-        return self._scheduler.has_work or bool(self._pending)
+        return self._scheduler.has_work or bool(self._pending) or self._constraining.num_waiting > 0
 
     def add(self, request: Request) -> None:
         """Queue a request. Raises ValueError if it could never run."""
         if request.params.num_prompt_logprobs is not None and self._prompt_logprobs is not True:
             raise ValueError(f"num_prompt_logprobs: the backend does not score prompts: {self._prompt_logprobs.reason}")
-        self._scheduler.add(request)
+        if request.params.grammar is None or self._constraining.take(request):
+            self._scheduler.add(request)
 
     def abort(self, request_id: str) -> bool:
         """Drop a request and free its blocks at once, whatever its state. False if it is not here (any more).
@@ -78,7 +83,7 @@ class Engine:
         Nothing of it is published any more, tokens that wait for the next step included.
         """
         self._drafting.release(request_id)
-        dropped = self._scheduler.abort(request_id)
+        dropped = self._scheduler.abort(request_id) or self._constraining.forget(request_id)
         if dropped:
             self._pending = [output for output in self._pending if output.request_id != request_id]
         return dropped
@@ -86,6 +91,8 @@ class Engine:
     def step(self) -> None:
         """Compute one step for whoever is next. Raises EngineError when the engine cannot go on."""
         meter = None if self._on_step is None else _Meter(self._scheduler)
+        if self._constraining.num_waiting:
+            self._add_compiled()
         plan = self._scheduler.schedule()
         copies = self._kv.take_block_copies()
         outputs = self._compute(plan, copies)
@@ -105,8 +112,22 @@ class Engine:
         """Give back the runner's and the drafter's memory."""
         try:
             self._drafting.close()
+            self._constraining.close()
         finally:
             self._runner.close()
+
+    def _add_compiled(self) -> None:
+        """Queue the requests whose grammars are compiled by now, and report those whose cannot be."""
+        for request, error in self._constraining.ready(block=not self._scheduler.has_work):
+            try:
+                if error:
+                    raise ValueError(error)
+                self._scheduler.add(request)
+            except ValueError as refusal:
+                output = RequestOutput(
+                    request_id=request.id, token_ids=[], finish_reason=FinishReason.ERROR, error=str(refusal)
+                )
+                self._pending.append(output)
 
     def _compute(self, plan: Sequence[Scheduled], copies: Copies) -> list[RequestOutput]:
         """Run and sample a plan and fold it in; where that raises, find out whose fault it was."""
@@ -116,11 +137,11 @@ class Engine:
             return self._compute_apart(plan, copies, error)
         self._flush()  # so the last step's tokens go out meanwhile
         try:
-            sampled = self._sample(logits, rows)  # the only synchronisation point
+            sampled = self._sample(plan, logits, rows)  # the only synchronisation point
         except Exception as error:
             return self._compute_apart(plan, copies, error)
         self._num_fruitless_steps = 0
-        return self._scheduler.update(plan, sampled)
+        return self._update(plan, sampled)
 
     def _forward(self, plan: Sequence[Scheduled], copies: Copies) -> tuple[Logits, SamplingRows | None]:
         if not plan:
@@ -128,8 +149,14 @@ class Engine:
         batch = self._builder.build(plan, copies)
         return self._runner.forward(batch), batch.sampling
 
-    def _sample(self, logits: Logits, rows: SamplingRows | None) -> Sampled:
-        return self._sampler.sample(logits, rows) if rows else _NOTHING
+    def _sample(self, plan: Sequence[Scheduled], logits: Logits, rows: SamplingRows | None) -> Sampled:
+        """Draw. Masks are made here, for which the device of an asynchronous runner need not wait."""
+        return self._sampler.sample(logits, self._constraining.mask(plan, rows)) if rows else _NOTHING
+
+    def _update(self, plan: Sequence[Scheduled], sampled: Sampled) -> list[RequestOutput]:
+        """Fold a step in, but for the requests whose grammars could not be followed: these fail, alone."""
+        failures = [self._scheduler.fail(*failure) for failure in self._constraining.take_failures()]
+        return failures + self._scheduler.update(plan, sampled)
 
     def _flush(self) -> None:
         if self._pending:
@@ -144,13 +171,13 @@ class Engine:
         present = [share for share in plan if share.request.finish_reason is None]  # publish may have aborted others
         for share in present:
             try:
-                sampled = self._sample(*self._forward([share], copies))
+                sampled = self._sample([share], *self._forward([share], copies))
             except Exception as failure:
                 _raise_if_out_of_memory(failure)
                 failures.append((share.request, failure))
             else:
                 copies = ()  # done; a second time they could undo what was written behind them since
-                outputs += self._scheduler.update([share], sampled)
+                outputs += self._update([share], sampled)
         self._give_up_if_lost(present, [failure for _, failure in failures])
         return outputs + [self._scheduler.fail(request, _describe(failure)) for request, failure in failures]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .bans import is_ruled_out
 from .batch import Sampled
+from .constraints import fits
 from .types import FinishReason, Request, RequestOutput, TokenLogprobs
 
 NOTHING_LEFT = "no token is left to draw: allowed_token_ids, bad_words and min_tokens together rule all of them out"
+OFF_GRAMMAR = "no token is left to draw: the grammar, allowed_token_ids and bad_words together rule all of them out"
 
 
 def is_scoring(request: Request) -> bool:
@@ -28,6 +30,8 @@ def fold(request: Request, sampled: Sampled, tokens: list[int], row: int, end: i
         row += num_scored
     if row < end:
         _accept(request, tokens[row:end], output)
+        if end - row > 1:
+            output.num_drafted, output.num_accepted = end - row - 1, max(len(output.token_ids) - 1, 0)
         if params.num_logprobs is not None:
             output.logprobs = _logprobs(sampled, row, row + len(output.token_ids), params.num_logprobs)
     return output
@@ -39,15 +43,22 @@ def _accept(request: Request, draws: list[int], output: RequestOutput) -> None:
     last = len(draws) - 1
     params = request.params
     may_be_ruled_out = bool(params.bad_words_ids or params.min_tokens) or params.allowed_token_ids is not None
+    constraint = request.constraint
     for index, token in enumerate(draws):
         if len(known) < request.max_num_tokens:  # else max_tokens is 0, or it was replayed complete: it only ends
             if may_be_ruled_out and is_ruled_out(request, token):  # so nothing was left to draw
-                output.finish_reason, output.error = FinishReason.ERROR, NOTHING_LEFT
+                _end_without_choice(request, output)
+                break
+            if constraint is not None and not fits(constraint, token, ends=token in request.end_token_ids):
+                _end_without_choice(request, output)
                 break
             known.append(token)
             new.append(token)
             if token in request.end_token_ids:
                 output.finish_reason, output.stop_token_id = FinishReason.STOP, token
+                break
+            if constraint is not None and constraint.is_finished:
+                output.finish_reason = FinishReason.STOP
                 break
         if len(known) >= request.max_num_tokens:
             output.finish_reason = FinishReason.LENGTH
@@ -56,6 +67,16 @@ def _accept(request: Request, draws: list[int], output: RequestOutput) -> None:
             break
     if drafts:
         request.draft_ids = []
+
+
+def _end_without_choice(request: Request, output: RequestOutput) -> None:
+    """End it where no token was left to draw: that is an error, unless the grammar has come to a good end."""
+    constraint = request.constraint
+    if constraint is not None and constraint.may_end:
+        output.finish_reason = FinishReason.STOP
+        return
+    output.finish_reason = FinishReason.ERROR
+    output.error = NOTHING_LEFT if constraint is None else constraint.error or OFF_GRAMMAR
 
 
 def _logprobs(sampled: Sampled, start: int, stop: int, k: int) -> list[TokenLogprobs]:

@@ -102,10 +102,16 @@ def edit_logits(logits: Float32, rows: SamplingRows) -> Float32:
     edited[at] = np.where(x > 0, x / rows.penalty_values, x * rows.penalty_values)
     edited[rows.bias_rows, rows.bias_ids] += rows.bias_values
     if rows.mask is not None:
-        octets = rows.mask.astype("<u4").view(np.uint8)
-        allowed = np.unpackbits(octets, axis=1, count=logits.shape[1], bitorder="little")
-        edited[allowed == 0] = -np.inf
+        for row in masked_rows(rows.mask):
+            octets = rows.mask[row].astype("<u4").view(np.uint8)
+            allowed = np.unpackbits(octets, count=logits.shape[1], bitorder="little")
+            edited[row][allowed == 0] = -np.inf
     return edited
+
+
+def masked_rows(mask: UInt32) -> Int64:
+    """The rows of a mask [L, ceil(V / 32)] that forbid anything."""
+    return np.flatnonzero((mask != np.uint32(0xFFFFFFFF)).any(1))
 
 
 def edits_nothing(rows: SamplingRows) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .constraints import Constraint
 
 
 class IsotokenError(Exception):
@@ -53,6 +56,7 @@ class DecodeParams:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()  # token sequences that may not be completed
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
+    grammar: str | None = None  # what the output must be, in the words of the engine's GrammarCompiler
     num_logprobs: int | None = (
         None  # None: off; 0: the drawn token only; k: the k best besides; -1: the whole vocabulary
     )
@@ -84,6 +88,7 @@ class Request:
     end_token_ids: frozenset[int] = frozenset()  # the tokens that end it,
     max_num_tokens: int = 0  # the length of token_ids that ends it,
     allowed_ids: frozenset[int] | None = None  # and params.allowed_token_ids as a set
+    constraint: Constraint | None = None  # where params.grammar is at the end of token_ids; the engine gives it
 
     @property
     def num_output_tokens(self) -> int:
@@ -122,6 +127,8 @@ class RequestOutput:
     prompt_logprobs: list[TokenLogprobs] | None = None  # of prompt positions scored this step, in order from position 1
     num_cached_tokens: int = 0
     error: str | None = None  # for finish_reason ERROR: what went wrong
+    num_drafted: int = 0  # guesses verified this step
+    num_accepted: int = 0  # of those, found right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..core.capabilities import Capabilities, Support
 from ..core.checkpoint import Checkpoint
+from ..core.constraints import GrammarCompiler
 from ..core.draft_pace import DraftPolicy
 from ..core.engine import Engine
 from ..core.interfaces import (
@@ -30,6 +31,7 @@ from ..core.scheduler import SchedulerConfig
 from ..core.types import RequestOutput, StepStats, Unsupported
 from .choice import choose_backend
 from .drafters import DrafterContext
+from .grammars import GrammarContext, TokenTable
 from .manager import Plugins
 from .storage import check_storage, is_weight_only
 
@@ -63,6 +65,7 @@ class EngineConfig:
     fixed_drafts: bool = False  # always as many, whether they pay or not
     verify_cost: float = 0.0  # of one more token in a step, in parts of a step of one token; 0: the backend's
     prefix_caching: bool = True
+    grammars: str = "auto"  # llguidance where it is installed, else none
     quantization: str | None = None
     kv_cache_dtype: str = "auto"
     tensor_parallel_size: int = 1
@@ -81,6 +84,8 @@ class Built(NamedTuple):
     checkpoint: Checkpoint
     kv_cache: str  # the cache's name
     capabilities: Capabilities  # what the backend declares
+    grammars: GrammarCompiler | None = None
+    no_grammars: str = ""  # why there is none
 
 
 def build_engine(
@@ -90,10 +95,12 @@ def build_engine(
     *,
     on_read: Callable[[str, int], None] | None = None,
     on_open: Callable[[Checkpoint], None] | None = None,
+    load_tokens: Callable[[], TokenTable] | None = None,
 ) -> Built:
     """Open the checkpoint, load it on the chosen backend and put scheduler, cache, sampler and drafter around it.
 
-    `on_open` sees the checkpoint before its weights are read, `on_read(name, num_bytes)` each tensor as it is.
+    `on_open` sees the checkpoint before its weights are read, `on_read(name, num_bytes)` each tensor as it is;
+    `load_tokens` reads the tokenizer when the first grammar comes.
     Raises CheckpointError, PluginError, Unsupported or ValueError with a message for the user.
     """
     checkpoint = Checkpoint.open(Path(config.model), on_read=on_read)
@@ -107,11 +114,13 @@ def build_engine(
     runner = backend.load(checkpoint, runner_config)
     try:
         kv_cache = _kv_cache(config, name, runner.info, reasons)
-        engine = _assemble(config, plugins, name, backend, runner, runner_config, kv_cache, publish, reasons)
+        grammars, no_grammars = _grammars(config, plugins, runner.info, load_tokens)
+        engine = _assemble(config, plugins, name, backend, runner, runner_config, kv_cache, publish, reasons, grammars)
     except BaseException:
         runner.close()
         raise
-    return Built(engine, name, runner.info.device, runner.info.dtype, tuple(reasons), checkpoint, kv_cache, can)
+    facts = runner.info.device, runner.info.dtype, tuple(reasons), checkpoint, kv_cache, can
+    return Built(engine, name, *facts, grammars, no_grammars)
 
 
 class Kept(NamedTuple):
@@ -248,6 +257,7 @@ def _assemble(
     kv_name: str,
     publish: Callable[[list[RequestOutput]], None],
     reasons: list[str],
+    grammars: GrammarCompiler | None,
 ) -> Engine:
     info, can = runner.info, backend.capabilities
     prefix_caching = _prefix_caching(config, name, can, _whole_rows(kv_name, plugins), reasons)
@@ -265,7 +275,26 @@ def _assemble(
         publish=publish,
         on_step=_StepHook(plugins),
         prompt_logprobs=can.prompt_logprobs,
+        grammars=grammars,
     )
+
+
+def _grammars(
+    config: EngineConfig, plugins: Plugins, info: RunnerInfo, load_tokens: Callable[[], TokenTable] | None
+) -> tuple[GrammarCompiler | None, str]:
+    """Return what compiles grammars; or None, and why. Raises Unsupported where one was named that cannot be used."""
+    if config.grammars == "none":
+        return None, "it was started with grammars=none"
+    if load_tokens is None:
+        return None, "the engine was built without a tokenizer"
+    name = "llguidance" if config.grammars == "auto" else config.grammars
+    context = GrammarContext(vocab_size=info.vocab_size, eos_token_ids=info.eos_token_ids, load_tokens=load_tokens)
+    try:
+        return plugins.grammars.get_factory(name)(context), ""
+    except Unsupported as error:
+        if config.grammars != "auto":
+            raise
+        return None, str(error)
 
 
 def _sampler(config: EngineConfig, plugins: Plugins, runner: ModelRunner) -> Sampler:

@@ -8,10 +8,12 @@ from ..core.quantization import SCHEMES
 from .hookspecs import API_VERSION, Register, hookimpl
 
 if TYPE_CHECKING:
+    from ..core.constraints import GrammarCompiler
     from ..core.interfaces import Drafter, KVCache, RunnerInfo, Sampler, Scheduler
     from ..core.kv_cache import KVCacheConfig
     from ..core.scheduler import SchedulerConfig
     from .drafters import DrafterContext
+    from .grammars import GrammarContext
 
 ISOTOKEN_API = API_VERSION
 
@@ -76,6 +78,12 @@ def _model(context: DrafterContext) -> Drafter:
     return ModelDrafter(context)
 
 
+def _llguidance(context: GrammarContext) -> GrammarCompiler:
+    from .grammars.guidance import GuidanceCompiler  # noqa: PLC0415
+
+    return GuidanceCompiler(context)
+
+
 @hookimpl
 def register_schedulers(register: Register) -> None:
     """Claim continuous, adaptive, static and naive."""
@@ -103,6 +111,12 @@ def register_drafters(register: Register) -> None:
     """Claim ngram and model."""
     register("ngram", _ngram, description="prompt look-up")
     register("model", _model, description="a small model with the same tokenizer")
+
+
+@hookimpl
+def register_grammars(register: Register) -> None:
+    """Claim llguidance."""
+    register("llguidance", _llguidance, description="JSON schemas, regular expressions, Lark and GBNF grammars")
 
 
 @hookimpl

@@ -20,6 +20,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "core.batch": ALL,
     "core.capabilities": ALL,
     "core.checkpoint": ("Checkpoint",),
+    "core.constraints": ("Constraint", "ConstraintError", "GrammarCompiler"),
     "core.decoder_spec": ALL,
     "core.fast_sampler": ("FastSampler",),
     "core.interfaces": ALL,
@@ -32,6 +33,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "core.scheduler": ("SchedulerConfig",),
     "core.types": ALL,
     "plugins.drafters": ALL,
+    "plugins.grammars": ALL,
     "plugins.hookspecs": ALL,
 }
 """Modules, and which of their names a plugin may rely on; ALL: those without a leading underscore."""
@@ -46,6 +48,8 @@ PROTOCOLS = (
     "Drafter",
     "PricedDrafter",
     "Exporter",
+    "Constraint",
+    "GrammarCompiler",
 )
 """What plugins implement, so that even an addition breaks them: fixed within a major version."""
 

@@ -73,6 +73,9 @@ class EngineFlags:
     sampler: Annotated[
         str, flag(_ENGINE, "Who draws tokens. auto: the backend's own, else the host's.", metavar="NAME")
     ] = "auto"
+    grammars: Annotated[
+        str, flag(_ENGINE, "Who reads grammars. auto: llguidance where it is installed; none.", metavar="NAME")
+    ] = "auto"
     num_threads: Annotated[int, flag(_ENGINE, "CPU threads. 0: the runtime's choice.", metavar="N", least=0)] = 0
     option: Annotated[
         list[str], flag(_ENGINE, "A setting of the backend's own. May be repeated.", "--option", metavar="K=V")

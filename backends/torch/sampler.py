@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.batch import Float32, Int32, Int64, Sampled, SamplingRows
-from ...core.sampling import NOISE_SPAN, gumbel
+from ...core.sampling import NOISE_SPAN, gumbel, masked_rows
 from ...kernels.triton.sampler import above, argmax, block_maxima
 from .logprobs import with_logprobs
 
@@ -62,9 +62,12 @@ def edit_logits(logits: Tensor, rows: SamplingRows) -> Tensor:
         at = _tensor(rows.bias_rows, logits), _tensor(rows.bias_ids, logits)
         edited[at] = edited[at] + _tensor(rows.bias_values, logits)
     if rows.mask is not None:
-        octets = _tensor(rows.mask.astype("<u4").view(np.uint8), logits)
+        limited = masked_rows(rows.mask)
+        octets = _tensor(rows.mask[limited].astype("<u4").view(np.uint8), logits)
         bits = octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=logits.device) & 1
-        edited.masked_fill_(bits.reshape(len(logits), -1)[:, : logits.shape[1]] == 0, -torch.inf)
+        forbidden = bits.reshape(len(limited), -1)[:, : logits.shape[1]] == 0
+        at = _tensor(limited, logits)
+        edited[at] = edited[at].masked_fill_(forbidden, -torch.inf)
     return edited
 
 
