@@ -16,6 +16,12 @@ from .replay import Entry
 from .stream import GenerationStream
 from .types import GenerationDelta, RequestStats
 
+Meter = Callable[[int], bool]
+"""Is told of each lot of output tokens; True: the request may have no more. It ends as at its max_tokens then."""
+
+METERED = "budget_exceeded"
+"""The stop_reason of choices that a meter ended."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
@@ -42,11 +48,19 @@ class RequestInFlight:
     """Feed it what the engine brings to its choices; it feeds the stream."""
 
     def __init__(
-        self, owner: Owner, recorder: Recorder, choices: Sequence[tuple[Entry, Choice]], *, whole: bool = False
+        self,
+        owner: Owner,
+        recorder: Recorder,
+        choices: Sequence[tuple[Entry, Choice]],
+        *,
+        whole: bool = False,
+        meter: Meter | None = None,
     ) -> None:
         self._owner = owner
         self._recorder = recorder
         self._whole = whole
+        self._meter = meter
+        self._cut_by: str | None = None
         self._parts = [_Part(entry, text) for entry, text in choices]
         self._reader: Callable[[], GenerationStream | None] = lambda: None
         self._timer: asyncio.TimerHandle | None = None
@@ -54,6 +68,7 @@ class RequestInFlight:
     def open(self, request_id: str, timeout: float | None) -> GenerationStream:
         """Return the stream, to be called once. `timeout` in seconds ends the request whatever the engine does."""
         stream = GenerationStream(request_id, len(self._parts), self.abort)
+        stream.recorder = self._recorder
         self._reader = weakref.ref(stream)  # only the reader holds it: one who drops it without closing is noticed
         if timeout is not None:
             self._timer = asyncio.get_running_loop().call_later(timeout, self._expire)
@@ -69,13 +84,16 @@ class RequestInFlight:
         if part.reason is not None or (not output.token_ids and output.finish_reason is None):
             return  # ended here before the engine knew, or only a part of the prompt's logprobs
         num_tokens = len(output.token_ids)
+        if output.num_drafted:
+            self._recorder.drafted(output.num_drafted, output.num_accepted)
         if self._whole:
             if output.finish_reason is None:
                 self._hold(part, index, output)
                 return
             output = joined(part.held, output)
         delta = part.text.feed(output)
-        self._recorder.tokens(index, min(num_tokens, len(delta.token_ids)), output.num_cached_tokens)
+        num_tokens = min(num_tokens, len(delta.token_ids))
+        self._recorder.tokens(index, num_tokens, output.num_cached_tokens)
         is_first = self._whole or not part.started
         scored = part.entry.prompt_logprobs if is_first and part.entry.prompt_logprobs else None
         self._start(part)
@@ -88,7 +106,7 @@ class RequestInFlight:
                     token_ids=delta.token_ids,
                     logprobs=delta.logprobs,
                     finish_reason=None if delta.finish_reason is None else delta.finish_reason.value,
-                    stop_reason=delta.stop_reason,
+                    stop_reason=self._cut_by if delta.stop_reason is None else delta.stop_reason,
                     prompt_logprobs=scored,
                     num_cached_tokens=output.num_cached_tokens,
                 )
@@ -97,12 +115,14 @@ class RequestInFlight:
             if output.finish_reason is None:  # a stop string: the engine knows nothing of text
                 self._owner.drop(part.entry)
             self._end(part, delta.finish_reason)
+        self._spend(num_tokens)
 
     def _hold(self, part: _Part, index: int, output: RequestOutput) -> None:
         """Keep what came until the end, which spares turning it into text piece by piece."""
         self._recorder.tokens(index, len(output.token_ids), output.num_cached_tokens)
         part.held = joined(part.held, output)
         self._start(part)
+        self._spend(len(output.token_ids))
 
     def fail(self, error: str) -> None:
         """The engine failed on one of the choices: the request is over."""
@@ -116,11 +136,19 @@ class RequestInFlight:
         self._end_all(FinishReason.ABORT)
 
     def _expire(self) -> None:
+        self._cut(FinishReason.TIMEOUT)
+
+    def _spend(self, num_tokens: int) -> None:
+        if self._meter is not None and num_tokens and self._meter(num_tokens):
+            self._cut_by = METERED
+            self._cut(FinishReason.LENGTH)
+
+    def _cut(self, reason: FinishReason) -> None:
+        """End what has not ended, whatever the engine does."""
         for index, part in enumerate(self._parts):
             if part.reason is None:
                 self._owner.drop(part.entry)
-                timeout = RequestOutput(request_id="", token_ids=[], finish_reason=FinishReason.TIMEOUT)
-                self.on_output(index, timeout)
+                self.on_output(index, RequestOutput(request_id="", token_ids=[], finish_reason=reason))
 
     def _start(self, part: _Part) -> None:
         if not part.started:

@@ -20,7 +20,10 @@ def joined(before: RequestOutput | None, output: RequestOutput) -> RequestOutput
     if output.prompt_logprobs is not None:
         before.prompt_logprobs = (before.prompt_logprobs or []) + output.prompt_logprobs
     before.finish_reason, before.stop_token_id = output.finish_reason, output.stop_token_id
-    before.num_cached_tokens, before.error = output.num_cached_tokens, output.error
+    before.num_cached_tokens = max(before.num_cached_tokens, output.num_cached_tokens)
+    before.error = output.error
+    before.num_drafted += output.num_drafted
+    before.num_accepted += output.num_accepted
     return before
 
 

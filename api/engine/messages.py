@@ -78,6 +78,8 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     prompt_logprobs: list[TokenLogprobs] | None = None
     num_cached_tokens: int = 0
     error: str | None = None
+    num_drafted: int = 0
+    num_accepted: int = 0
 
     @classmethod
     def from_core(cls, output: RequestOutput) -> Output:
@@ -91,6 +93,8 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
             output.prompt_logprobs,
             output.num_cached_tokens,
             output.error,
+            output.num_drafted,
+            output.num_accepted,
         )
 
     def to_core(self) -> RequestOutput:
@@ -104,6 +108,8 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
             prompt_logprobs=self.prompt_logprobs,
             num_cached_tokens=self.num_cached_tokens,
             error=self.error,
+            num_drafted=self.num_drafted,
+            num_accepted=self.num_accepted,
         )
 
 

@@ -21,10 +21,12 @@ class Recorder:
         self._num_prompt_tokens = num_prompt_tokens
         self._num_cached_tokens = 0
         self._num_output_tokens = 0
+        self._num_drafted = self._num_accepted = 0
         self._scheduled: float | None = None
         self._first_token: float | None = None
         self._last_token: list[float | None] = [None] * num_choices
         self._gaps: list[float] = []
+        self.detokenize_time: float | None = None  # seconds; None: nobody measures it
 
     @property
     def age(self) -> float:
@@ -40,7 +42,7 @@ class Recorder:
         """Choice `index` got tokens, all at once."""
         now = time.monotonic()
         if index == 0:  # the others find what it has just left in the cache
-            self._num_cached_tokens = num_cached_tokens
+            self._num_cached_tokens = max(self._num_cached_tokens, num_cached_tokens)  # of its best life, if replayed
         if not count:
             return
         self._num_output_tokens += count
@@ -50,9 +52,21 @@ class Recorder:
         if last is not None:
             self._gaps += [(now - last) / count] * count
 
+    def drafted(self, num_drafted: int, num_accepted: int) -> None:
+        """A step verified guesses for one of the choices."""
+        self._num_drafted += num_drafted
+        self._num_accepted += num_accepted
+
     def finish(self, reasons: Sequence[str], error: str | None = None) -> RequestStats:
         """All is over: log one line and return the numbers."""
-        stats = RequestStats(
+        stats = self.stats(reasons, error)
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", describe(stats))
+        return stats
+
+    def stats(self, reasons: Sequence[str] = (), error: str | None = None) -> RequestStats:
+        """Return the numbers so far."""
+        return RequestStats(
             request_id=self._request_id,
             model=self._model,
             num_prompt_tokens=self._num_prompt_tokens,
@@ -64,10 +78,11 @@ class Recorder:
             inter_token_latencies=tuple(self._gaps),
             total_latency=self.age,
             error=error,
+            num_drafted_tokens=self._num_drafted,
+            num_accepted_tokens=self._num_accepted,
+            submitted=self.submitted,
+            detokenize_time=self.detokenize_time,
         )
-        if log.isEnabledFor(logging.INFO):
-            log.info("%s", describe(stats))
-        return stats
 
 
 def describe(stats: RequestStats) -> str:

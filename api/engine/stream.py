@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from .recorder import Recorder
 from .types import GenerationDelta, RequestStats
 
 
@@ -17,6 +18,8 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
     def __init__(self, request_id: str, num_choices: int, abort: Callable[[], None]) -> None:
         self.request_id = request_id
         self.stats: RequestStats | None = None  # once it has ended
+        self.recorder: Recorder | None = None  # knows how it goes meanwhile
+        self.on_over: Callable[[], None] | None = None  # called when the engine has nothing more to do for it
         self._loop = asyncio.get_running_loop()
         self._abort = abort
         self._num_open = num_choices
@@ -58,6 +61,7 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
         """Add what a choice brought."""
         if delta.finish_reason is not None:
             self._num_open -= 1
+            self._look_over()
         earlier = self._pending.get(delta.index)
         if earlier is None:
             self._pending[delta.index] = delta
@@ -70,6 +74,7 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
         """End with an error, after what is pending."""
         self._num_open = 0
         self._error = error
+        self._look_over()
         self._wake()
 
     @property
@@ -96,7 +101,13 @@ class GenerationStream(AsyncIterator[GenerationDelta]):
         if self._num_open:
             self._num_open = 0
             self._abort()
+            self._look_over()
             self._wake()
+
+    def _look_over(self) -> None:
+        if not self._num_open and self.on_over is not None:
+            self.on_over()
+            self.on_over = None
 
     def __del__(self) -> None:
         """Abort too when a reader dropped it without closing."""
@@ -111,3 +122,4 @@ def _merge(into: GenerationDelta, delta: GenerationDelta) -> None:
         into.logprobs = (into.logprobs or []) + delta.logprobs
     into.finish_reason, into.stop_reason = delta.finish_reason, delta.stop_reason
     into.prompt_logprobs = into.prompt_logprobs or delta.prompt_logprobs
+    into.num_cached_tokens = max(into.num_cached_tokens, delta.num_cached_tokens)

@@ -27,6 +27,7 @@ class GenerationDelta:
     stop_reason: str | int | None = None  # the stop string or stop token id; None for an end-of-sequence token
     prompt_logprobs: list[TokenLogprobs] | None = None  # whole, from position 1: on the first delta of choice 0
     num_cached_tokens: int = 0  # prompt tokens that came from the prefix cache; known from the first delta on
+    offsets: list[int] | None = None  # where each token begins in the text, where filters may have changed that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class EngineInfo:
     kv_cache_bytes: int
     batch_invariant: bool = False  # tokens are equal bit by bit whatever else is computed
     no_prompt_logprobs: str = ""  # why the backend cannot score prompts; empty: it can
+    no_grammars: str = ""  # why outputs cannot be constrained; empty: they can
     why: tuple[str, ...] = ()  # reasons for what "auto" became, one sentence each
     settings: Mapping[str, str] = field(default_factory=dict)  # scheduler, kv_cache, sampler, drafter, ...
 
@@ -124,3 +126,7 @@ class RequestStats:
     inter_token_latencies: tuple[float, ...]  # of each token after a choice's first
     total_latency: float
     error: str | None = None
+    submitted: float = 0.0  # time.monotonic() seconds
+    detokenize_time: float | None = None  # spent on turning tokens into text; None: it was not measured
+    num_drafted_tokens: int = 0  # guesses verified, of all choices
+    num_accepted_tokens: int = 0  # of those, found right
