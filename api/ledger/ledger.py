@@ -122,6 +122,18 @@ class UsageLedger:
             self.budgets.admit(use.tab, exchange.principal, num_prompt_tokens, rates)
         return use.tab
 
+    def cost(self, exchange: Exchange) -> float:
+        """Return what an exchange has cost so far, in the price table's money; what was recorded is not counted."""
+        use = self._uses.get(exchange)
+        if use is None:
+            return 0.0
+        models = {folder: self._prices.rates(model.family, model.version) for folder, model in use.models.items()}
+        costs = (
+            models[stats.model].cost(stats.num_prompt_tokens, stats.num_cached_tokens, stats.num_output_tokens)
+            for stats in exchange.stats
+        )
+        return sum(costs) / UNIT
+
     @property
     def status(self) -> LedgerStatus:
         """The ledger in numbers."""
