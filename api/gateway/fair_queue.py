@@ -84,6 +84,21 @@ class FairQueue:
         same = self._classes.get(priority)
         return before + (same.cost_before(tenant, weight) if same is not None else 0.0)
 
+    def one_too_many(self, tenant: str, weight: float, priority: int) -> Ticket | None:
+        """Return the ticket that is to go when there is room for no more: None where that is a newcomer of this tenant.
+
+        The latest of the tenant that has the most waiting for its weight: a flood drives itself out.
+        """
+        leaves: Ticket | None = None
+        most = 1 / weight
+        if priority in self._classes:
+            most += self._classes[priority].share_waiting(tenant, weight)
+        for each in self._classes.values():
+            share, latest = each.most_waiting()
+            if latest is not None and share > most:
+                leaves, most = latest, share
+        return leaves
+
     def _next_class(self, now: float) -> _Class:
         waiting = [(level, each) for level, each in self._classes.items() if each.waiting]
 
@@ -166,6 +181,16 @@ class _Class:
             flow.waiting_cost if flow is own else min(flow.waiting_cost, max(0.0, (start - flow.tag) * flow.weight))
             for flow in self._active()
         )
+
+    def share_waiting(self, tenant: str, weight: float) -> float:
+        own = self._flows.get(tenant)
+        return 0.0 if own is None else len(own.waiting) / weight
+
+    def most_waiting(self) -> tuple[float, Ticket | None]:
+        if not self.waiting:
+            return 0.0, None
+        flow = max(self._active(), key=lambda each: len(each.waiting) / each.weight)
+        return len(flow.waiting) / flow.weight, next(reversed(flow.waiting))
 
     def _active(self) -> Iterator[_Flow]:
         return (flow for flow in self._flows.values() if flow.waiting)

@@ -25,9 +25,9 @@ _LEAST_S = 0.05  # between looks for keys that are not known
 class KeyRing:
     """Knows every key that is good, at most `refresh_s` seconds late.
 
-    A key that is not known leads to one look at the store, shared by all who ask meanwhile and at most every 50 ms: one
-    that was made a moment ago is good, and strangers who try keys cost next to nothing. When the store does not answer,
-    the keys that are known go on being good.
+    A key that is not known waits for a look at the store, which all who ask share and which comes at most every 50 ms:
+    one that was made a moment ago is good, and strangers who try keys cost next to nothing. When the store does not
+    answer, the keys that are known go on being good.
     """
 
     def __init__(self, store: Store, *, refresh_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -63,8 +63,8 @@ class KeyRing:
         if not is_well_formed(credential.token):
             return None
         digest = digest_of(credential.token)
-        principal = self._principals.get(digest)
-        if principal is None and not self._failing and self._clock() - self._looked > _LEAST_S:
+        principal, asked = self._principals.get(digest), self._clock()
+        while principal is None and not self._failing and self._looked < asked:
             await self.look_again()
             principal = self._principals.get(digest)
         if principal is None and self._failing:
@@ -83,6 +83,8 @@ class KeyRing:
             await self.look_again()
 
     async def _try_to_look(self) -> None:
+        if (rest := self._looked + _LEAST_S - self._clock()) > 0:
+            await asyncio.sleep(rest)
         try:
             await self._look()
         except Exception as error:

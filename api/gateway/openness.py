@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
+from typing import TYPE_CHECKING
 
 from ...core.types import IsotokenError
 from .addresses import is_loopback
-from .settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from .settings import GatewaySettings
 
 log = logging.getLogger("isotoken.gateway")
 
@@ -16,11 +19,11 @@ class TooOpen(IsotokenError):
     """The server would serve whoever reaches it, and nobody said that this is meant."""
 
 
-def check_openness(host: str, settings: GatewaySettings) -> None:
+def check_openness(host: str, settings: GatewaySettings | None) -> None:
     """Accept a host that is of this machine alone, keys, or an open server that is meant. Raises TooOpen."""
-    if settings.authenticator or _is_of_this_machine(host):
+    if (settings is not None and settings.authenticator) or _is_of_this_machine(host):
         return
-    if not settings.open:
+    if settings is None or not settings.open:
         raise TooOpen(
             f"the host {host} can be reached from other machines and no API keys are asked for: "
             "make some (isotoken keys create) and add --set gateway.authenticator=keys, "

@@ -86,7 +86,7 @@ class Turnstile:
     def check(self, tenant: str, weight: float = 1.0, priority: int = 0) -> None:
         """Refuse a request that would wait for too long, before anything was done for it. Raises Overloaded."""
         wait = self.expected_wait(tenant, weight, priority)
-        if len(self._queue) + self.num_coming >= self._bounds.max_waiting + self._free():
+        if self._is_full and self._queue.one_too_many(tenant, weight, priority) is None:
             self._shed("too many requests are waiting", wait)
         if wait > self._bounds.max_wait_s:
             self._shed(f"a request would wait {wait:.0f} s", wait)
@@ -106,6 +106,7 @@ class Turnstile:
         self._mean_cost += 0.05 * (turn.cost - self._mean_cost) if self._mean_cost else turn.cost
         if self._queue or not self._has_room(turn):
             self.check(tenant, weight, priority)
+            self._make_room(turn)
         self._queue.push(turn)
         self._let_in()
         if not turn.admitted:
@@ -125,7 +126,7 @@ class Turnstile:
     async def _wait(self, turn: Turn) -> None:
         loop = asyncio.get_running_loop()
         turn.told = loop.create_future()
-        turn.timer = loop.call_later(self._bounds.max_wait_s, self._give_up, turn)
+        turn.timer = loop.call_later(self._bounds.max_wait_s, self._give_up, turn, "a request waited for too long")
         try:
             await turn.told
         except BaseException:  # its client left, or it waited for too long
@@ -139,10 +140,18 @@ class Turnstile:
         finally:
             turn.timer.cancel()
 
-    def _give_up(self, turn: Turn) -> None:
+    def _make_room(self, turn: Turn) -> None:
+        """Where the queue is full, let one go of the tenant that has the most in it."""
+        if self._is_full:
+            latest = self._queue.one_too_many(turn.tenant, turn.weight, turn.priority)
+            if isinstance(latest, Turn):
+                self._queue.discard(latest)
+                self._give_up(latest, "too many requests are waiting")
+
+    def _give_up(self, turn: Turn, reason: str) -> None:
         if turn.told is not None and not turn.told.done():
             self.num_shed += 1
-            turn.told.set_exception(Overloaded("a request waited for too long", self._retry_after(0.0)))
+            turn.told.set_exception(Overloaded(reason, self._retry_after(0.0)))
 
     def _shed(self, reason: str, wait: float) -> None:
         self.num_shed += 1
@@ -152,8 +161,10 @@ class Turnstile:
         """Return when the queue is likely to have room: in a second at least, or clients would ask all the time."""
         return float(min(_MAX_RETRY_AFTER_S, max(1.0, wait - self._bounds.max_wait_s)))
 
-    def _free(self) -> int:
-        return max(0, self._capacity() - self._inside)
+    @property
+    def _is_full(self) -> bool:
+        free = max(0, self._capacity() - self._inside)
+        return len(self._queue) + self.num_coming >= self._bounds.max_waiting + free
 
     def _has_room(self, turn: Turn) -> bool:
         return self._inside + turn.num_choices <= self._capacity()

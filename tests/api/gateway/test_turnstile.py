@@ -117,11 +117,34 @@ def test_a_full_queue_refuses() -> None:
         waiting = [asyncio.create_task(turnstile.enter("a", 1.0)) for _ in range(2)]
         await settled()
         with pytest.raises(Overloaded) as refused:
-            await turnstile.enter("b", 1.0)
+            await turnstile.enter("a", 1.0)
         assert refused.value.retry_after >= 1
         with pytest.raises(Overloaded):
-            turnstile.check("b")
+            turnstile.check("a")
         for task in waiting:
+            task.cancel()
+
+    run(test)
+
+
+def test_a_tenant_that_fills_the_queue_makes_room_for_another() -> None:
+    async def test() -> None:
+        turnstile = Turnstile(lambda: 1, QueueBounds(max_waiting=4))
+        inside = await turnstile.enter("many", 1.0)
+        crowd = [asyncio.create_task(turnstile.enter("many", 1.0)) for _ in range(4)]
+        await settled()
+        turnstile.check("few")
+        with pytest.raises(Overloaded):
+            turnstile.check("many")
+        few = [asyncio.create_task(turnstile.enter("few", 1.0)) for _ in range(3)]
+        await settled()
+        assert turnstile.num_waiting == 4
+        assert [task.done() for task in crowd] == [False, False, True, True]  # the latest left
+        assert [task.done() for task in few] == [False, False, True]  # as many of each: nobody makes room any more
+        for task in (*crowd[2:], few[2]):
+            assert isinstance(task.exception(), Overloaded)
+        over(turnstile, inside)
+        for task in (*crowd[:2], *few[:2]):
             task.cancel()
 
     run(test)
