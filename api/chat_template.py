@@ -11,9 +11,9 @@ import jinja2
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .errors import ParameterError
+from .template_budget import BudgetedEnvironment
 
 CUT = "\N{INVISIBLE SEPARATOR}cut here\N{INVISIBLE SEPARATOR}"  # marks the end of a message that is to be continued
 
@@ -28,8 +28,10 @@ class ChatTemplate:
         self.source = source
         self._special_tokens = dict(special_tokens)
         try:
-            self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
+            self._environment = _environment()
+            self._environment.open_budget()
+            self._template = self._environment.from_string(source)
+        except (jinja2.TemplateError, RecursionError) as error:
             raise ParameterError("chat_template", source, f"a valid Jinja template ({error})") from error
 
     def render(
@@ -52,9 +54,10 @@ class ChatTemplate:
             conversation[-1]["content"] += CUT + " "
         variables: dict[str, Any] = {"tools": None, "documents": None, **self._special_tokens}
         variables |= {"messages": conversation, "add_generation_prompt": add_generation_prompt}
+        self._environment.open_budget(_num_characters(conversation), len(conversation))
         try:
             prompt = self._template.render(**{**(template_kwargs or {}), **_given(variables, template_kwargs)})
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, OverflowError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
             raise ParameterError("messages", messages, f"what the model's chat template takes ({error})") from error
         return _before_cut(prompt, messages) if continue_final_message else prompt
 
@@ -122,11 +125,13 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
+def _num_characters(conversation: Sequence[Message]) -> int:
+    return sum(len(each) for message in conversation for each in message.values() if isinstance(each, str))
+
+
+def _environment() -> BudgetedEnvironment:
+    environment = BudgetedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment.add_filter("tojson", _tojson)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment
@@ -139,6 +144,8 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if indent is not None and not 0 <= indent <= 16:
+        raise ValueError("tojson: indent is 0 to 16")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -25,6 +26,20 @@ DTYPES: dict[str, np.dtype[Any]] = {  # what a tensor may be computed from
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+MAX_RANK = 8
+MAX_SIZE = 2**48  # of one dimension
+STRANGERS = {  # what other files begin with; as the length of a header each would be absurd
+    b"PK\x03\x04": "a zip archive, as torch.save writes: pickles inside can run any code, so it is not read",
+    b"\x80\x02": "a Python pickle, which can run any code when it is opened, so it is not read",
+    b"\x80\x03": "a Python pickle, which can run any code when it is opened, so it is not read",
+    b"\x80\x04": "a Python pickle, which can run any code when it is opened, so it is not read",
+    b"\x80\x05": "a Python pickle, which can run any code when it is opened, so it is not read",
+    b"version https://git-lfs": "a Git LFS pointer: the weights themselves were not downloaded",
+    b"GGUF": "a GGUF file",
+    b"\x89HDF": "an HDF5 file",
+    b"<!DOCTYPE": "a web page, perhaps an error that a download came with",
+    b"<html": "a web page, perhaps an error that a download came with",
 }
 PACKED = "I32"  # of the words that several quantised weights share
 ITEM_BITS = {  # of the other types, which may be there as long as no weight is stored so
@@ -66,6 +81,8 @@ class SafetensorsFile:
         """Map the file and check its header. Raises CheckpointError naming the file and the tensor."""
         self.path = path
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+                raise CheckpointError(f"{path}: cannot be read: it is no file")
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 self.size, self.modified_ns = status.st_size, status.st_mtime_ns
@@ -88,6 +105,9 @@ class SafetensorsFile:
         raise CheckpointError(f"{self.path}: {what}; {remedy}")
 
     def _read_header(self) -> bytes:
+        for beginning, what in STRANGERS.items():
+            if self._map[: len(beginning)] == beginning:
+                self._damaged(f"it is {what}, whatever its name says", "get the model's .safetensors files")
         length = int.from_bytes(self._map[:8], "little")
         if length > MAX_HEADER_BYTES:
             self._damaged(f"its header claims {length} bytes, more than the format allows: not a safetensors file")
@@ -116,14 +136,14 @@ class SafetensorsFile:
     def _entry(self, name: str, value: Any) -> TensorEntry:
         data_start = 8 + len(self.header)
         if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
-            self._damaged(f"tensor {name!r} is described by {value!r}: expected dtype, shape and data_offsets")
+            self._damaged(f"tensor {name!r} is described by {_short(value)}: expected dtype, shape and data_offsets")
         dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
         if not isinstance(dtype, str):
-            self._damaged(f"tensor {name!r} has dtype {dtype!r}: expected a name such as 'BF16'")
-        if not _are_sizes(shape):
-            self._damaged(f"tensor {name!r} has shape {shape!r}: expected a list of sizes")
+            self._damaged(f"tensor {name!r} has dtype {_short(dtype)}: expected a name such as 'BF16'")
+        if not _are_sizes(shape) or len(shape) > MAX_RANK:
+            self._damaged(f"tensor {name!r} has shape {_short(shape)}: expected a list of {MAX_RANK} sizes at most")
         if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-            self._damaged(f"tensor {name!r} has data_offsets {offsets!r}: expected [begin, end]")
+            self._damaged(f"tensor {name!r} has data_offsets {_short(offsets)}: expected [begin, end]")
         start, stop = data_start + offsets[0], data_start + offsets[1]
         if stop > self.size:
             self._damaged(f"tensor {name!r} ends at byte {stop} but the file ends after {self.size}: it is truncated")
@@ -157,4 +177,10 @@ class StoredTensor:
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+    return isinstance(values, list) and all(type(value) is int and 0 <= value <= MAX_SIZE for value in values)
+
+
+def _short(value: Any) -> str:
+    """Show a value of any size in a few characters."""
+    text = repr(value[:MAX_RANK] if isinstance(value, list | str) else value)
+    return text if len(text) <= 80 else text[:77] + "..."

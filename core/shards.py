@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from .safetensors_file import SafetensorsFile
 from .types import CheckpointError
 
+MAX_JSON_BYTES = 100_000_000
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PICKLES = "pytorch_model*.bin"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+OTHERS = {".gguf": "GGUF", ".h5": "Keras", ".msgpack": "Flax", ".onnx": "ONNX", ".ggml": "GGML"}
 
 
 def open_shards(path: Path) -> dict[str, SafetensorsFile]:
@@ -34,6 +37,12 @@ def open_shards(path: Path) -> dict[str, SafetensorsFile]:
 def read_json(path: Path, *, missing: str) -> Mapping[str, Any]:
     """Read a JSON object from a file. Raises CheckpointError naming the file, with `missing` where there is none."""
     try:
+        if not stat.S_ISREG((status := path.stat()).st_mode):  # reading a pipe would wait for ever
+            raise CheckpointError(f"{path}: cannot be read: it is no file")
+        if status.st_size > MAX_JSON_BYTES:
+            raise CheckpointError(
+                f"{path}: has {status.st_size} bytes, more than {MAX_JSON_BYTES}: not what it should be"
+            )
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: does not exist; {missing}") from None
@@ -47,12 +56,17 @@ def read_json(path: Path, *, missing: str) -> Mapping[str, Any]:
 
 
 def _no_weights(path: Path) -> str:
-    if pickles := sorted(file.name for file in path.glob(PICKLES)):
+    names = sorted(file.name for file in path.iterdir())
+    if pickles := [name for name in names if name.endswith(PICKLES)]:
+        kind = Path(pickles[0]).suffix
         return (
-            f"{path}: has {pickles[0]} but no {SINGLE}; a .bin file is a Python pickle, which can run any code when it "
-            "is opened, so it is not read. Convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder)"
-            ".save_pretrained(new_folder)"
+            f"{path}: has {pickles[0]} but no {SINGLE}; a {kind} file is a Python pickle, which can run any code when "
+            "it is opened, so it is not read. Convert it where you trust it: "
+            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)"
         )
+    if others := [name for name in names if Path(name).suffix in OTHERS]:
+        form = OTHERS[Path(others[0]).suffix]
+        return f"{path}: has {others[0]} but no {SINGLE}; weights in {form}'s format are not read: get the safetensors"
     found = ", ".join(sorted(file.name for file in path.glob("*.safetensors"))) or "none"
     return f"{path}: has neither {SINGLE} nor {INDEX} (safetensors files here: {found}); download the missing file"
 

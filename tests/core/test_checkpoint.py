@@ -330,7 +330,7 @@ SINGLE_FILE_DAMAGE: dict[str, tuple[Damage, list[str]]] = {
     ),
     "a web page": (
         lambda p: (p / SINGLE).write_bytes(b"<!DOCTYPE html><html>Not found</html>" * 10),
-        [SINGLE, "claims", "download"],
+        [SINGLE, "a web page"],
     ),
     "header is not JSON": (lambda p: write(p / SINGLE, tensors(), b"{'a': 1}"), [SINGLE, "not JSON"]),
     "header is not text": (lambda p: write(p / SINGLE, tensors(), b"\xff\xff\xff\xff"), [SINGLE, "not JSON"]),
