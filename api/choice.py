@@ -31,7 +31,9 @@ class Choice:
     def __init__(self, text: TextModel, params: SamplingParams, eos_token_ids: Collection[int]) -> None:
         self._params = params
         self._eos = () if params.ignore_eos else eos_token_ids
-        self._detokenizer = text.detokenizer(skip_special_tokens=params.skip_special_tokens)
+        self._detokenizer = text.detokenizer(
+            skip_special_tokens=params.skip_special_tokens, shown=params.shown_special_tokens
+        )
         self._stops = StopStrings(params.stop, include=params.include_stop_str_in_output)
         self.num_tokens = 0
         self.finish_reason: FinishReason | None = None

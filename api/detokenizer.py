@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -73,9 +73,12 @@ class Vocabulary:
 class ByteDetokenizer:
     """Joins token bytes and decodes UTF-8 as it goes: a character is given out when its last byte is there."""
 
-    def __init__(self, vocabulary: Vocabulary, *, skip_special_tokens: bool, at_start: bool) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, *, skip_special_tokens: bool, at_start: bool, shown: Collection[int] = ()
+    ) -> None:
         self._bytes_of = vocabulary.token_bytes
-        self._skipped = vocabulary.special_ids if skip_special_tokens else frozenset()
+        skipped = vocabulary.special_ids if skip_special_tokens else frozenset()
+        self._skipped = skipped.difference(shown) if shown else skipped
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         # Some tokenizers put a space before a text and take it off again: where it starts, not where it goes on.
         self._strip = vocabulary.strip_start if at_start else 0

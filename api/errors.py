@@ -78,6 +78,10 @@ class ModelNotFound(IsotokenError):
     """No model of that name is built in, in a local folder, in the cache or to be had from the hub."""
 
 
+class UnknownModel(IsotokenError):
+    """A request, or an operator, names a model that is not served here."""
+
+
 def _short(value: object, limit: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

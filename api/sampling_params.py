@@ -12,6 +12,7 @@ from typing import Any
 from ..core.sampling import choice_seed
 from ..core.types import DecodeParams
 from .errors import ParameterError
+from .structured.outputs import StructuredOutputs
 
 MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1024  # characters
@@ -49,6 +50,8 @@ class SamplingParams:
     prompt_logprobs: int | None = None  # likewise, for the prompt's tokens
     echo: bool = False  # the answer's text begins with the prompt (done by whoever builds the answer)
     skip_special_tokens: bool = True
+    shown_special_tokens: Sequence[int] = ()  # that are shown nevertheless
+    structured_outputs: StructuredOutputs | Mapping[str, Any] | None = None  # what the whole output must be
 
     def __post_init__(self) -> None:
         """Normalise and check every field."""
@@ -57,6 +60,8 @@ class SamplingParams:
         _put(self, "stop_token_ids", _ids("stop_token_ids", self.stop_token_ids or ()))
         if self.allowed_token_ids is not None:
             _put(self, "allowed_token_ids", _ids("allowed_token_ids", self.allowed_token_ids))
+        _put(self, "shown_special_tokens", _ids("shown_special_tokens", self.shown_special_tokens or ()))
+        _put(self, "structured_outputs", StructuredOutputs.of(self.structured_outputs))
         _put(self, "logit_bias", _biases(self.logit_bias or {}))
         _put(self, "top_k", 0 if self.top_k == -1 else self.top_k)
         self._check_numbers()
@@ -94,6 +99,12 @@ class SamplingParams:
             if not isinstance(getattr(self, name), bool):
                 raise ParameterError(name, getattr(self, name), "true or false")
 
+    @property
+    def grammar(self) -> str | None:
+        """What the output must be, in the words of plugins/grammars."""
+        wanted = self.structured_outputs
+        return wanted.text if isinstance(wanted, StructuredOutputs) else None
+
     def replace(self, **changes: Any) -> SamplingParams:
         """Return a copy with other values, checked likewise."""
         return replace(self, **changes)
@@ -126,6 +137,7 @@ class SamplingParams:
             bad_words_ids=_bad_words_ids(self.bad_words, encode, vocab_size),
             stop_token_ids=frozenset(self.stop_token_ids),
             ignore_eos=self.ignore_eos,
+            grammar=self.grammar,
             num_logprobs=_at_most(self.logprobs, vocab_size),
             num_prompt_logprobs=_at_most(self.prompt_logprobs, vocab_size),
         )

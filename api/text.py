@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,17 @@ class TextModel:
         detokenizer = self.detokenizer(skip_special_tokens=skip_special_tokens, at_start=True)
         return "".join([detokenizer.push(token_id) for token_id in ids]) + detokenizer.flush()
 
-    def detokenizer(self, *, skip_special_tokens: bool = True, at_start: bool = False) -> Detokenizer:
-        """Return a detokenizer for one sequence, which starts a text or goes on from a prompt."""
+    def detokenizer(
+        self, *, skip_special_tokens: bool = True, at_start: bool = False, shown: Collection[int] = ()
+    ) -> Detokenizer:
+        """Return a detokenizer for one sequence, which starts a text or goes on from a prompt.
+
+        Special tokens that are `shown` are not skipped, where tokens stand for bytes.
+        """
         if self.vocabulary.is_bytes:
-            return ByteDetokenizer(self.vocabulary, skip_special_tokens=skip_special_tokens, at_start=at_start)
+            return ByteDetokenizer(
+                self.vocabulary, skip_special_tokens=skip_special_tokens, at_start=at_start, shown=shown
+            )
         return WindowDetokenizer(self.tokenizer, skip_special_tokens=skip_special_tokens)
 
     def token_text(self, token_id: int) -> str:
@@ -179,7 +186,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} holds no JSON object")

@@ -90,6 +90,11 @@ def register_ledgers(register: Register) -> None:
     """Claim names of places for usage entries; async factory(LedgerContext) -> Sink: a billing system, a queue, ..."""
 
 
+@hookspec
+def register_routers(register: Register) -> None:
+    """Claim names of what picks a model for a prompt; factory(options: Mapping[str, float]) -> api.routing Router."""
+
+
 @hookspec(firstresult=True)
 def load_tokenizer(model_dir: Path) -> Any:
     """Return a tokenizers.Tokenizer (or its like) for a model folder without tokenizer.json; called once a model."""

@@ -122,6 +122,7 @@ class Plugins:
         self.quantizations, self.grammars = map(Registry, ("quantizations", "grammars"))
         self.filters, self.classifiers = map(Registry, ("filters", "classifiers"))
         self.authenticators, self.limiters, self.ledgers = map(Registry, ("authenticators", "limiters", "ledgers"))
+        self.routers = Registry("routers")
 
     @classmethod
     def load(cls, extra: Iterable[tuple[str, object]] = ()) -> Plugins:
@@ -157,7 +158,7 @@ class Plugins:
         return [
             *(self.backends, self.schedulers, self.kv_caches, self.samplers),
             *(self.drafters, self.exporters, self.quantizations, self.grammars),
-            *(self.filters, self.classifiers, self.authenticators, self.limiters, self.ledgers),
+            *(self.filters, self.classifiers, self.authenticators, self.limiters, self.ledgers, self.routers),
         ]
 
     def _add(self, name: str, distribution: str, version: str, load: Callable[[], object]) -> None:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LISTS = ROOT / "docs" / "plugin-api"
 ALL: tuple[str, ...] = ()
 PUBLIC: dict[str, tuple[str, ...]] = {
+    "api.safety.filters": ALL,
     "core.batch": ALL,
     "core.capabilities": ALL,
     "core.checkpoint": ("Checkpoint",),
@@ -50,6 +51,8 @@ PROTOCOLS = (
     "Exporter",
     "Constraint",
     "GrammarCompiler",
+    "Filter",
+    "Classifier",
 )
 """What plugins implement, so that even an addition breaks them: fixed within a major version."""
 

@@ -11,18 +11,24 @@ from typing import Annotated, Any
 
 import typer
 
+from .backup import backup, restore
 from .bench import bench
 from .build import build
 from .chat import chat
+from .config import config
 from .conformance import conformance
 from .diff import diff
 from .export import export
 from .flags import unfold
 from .generate import generate
+from .keys import keys
 from .models import models
 from .new_backend import new_backend
 from .plugins import plugins
 from .serve import serve
+from .store import store
+from .top import top
+from .usage import usage
 
 app = typer.Typer(
     name="isotoken",
@@ -66,7 +72,14 @@ _add(generate, "Run a model")
 _add(chat, "Run a model")
 _add(build, "Run a model")
 app.add_typer(models, name="models", rich_help_panel="Look around")
+app.add_typer(keys, name="keys", rich_help_panel="Operate")
+app.add_typer(usage, name="usage", rich_help_panel="Operate")
+app.add_typer(store, name="store", rich_help_panel="Operate")
+_add(backup, "Operate")
+_add(restore, "Operate")
 _add(plugins, "Look around")
+app.add_typer(config, name="config", rich_help_panel="Look around")
+_add(top, "Look around")
 _add(bench, "Look around")
 _add(export, "Look around")
 _add(

@@ -41,7 +41,14 @@ def flag(
             _check_bounds(value, least=least, most=most, above=above)
         return value
 
-    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, callback=check, **more)
+    option = typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, callback=check, **more)
+    option.bounds = {"ge": least, "le": most, "gt": above}
+    return option
+
+
+def bounds_of(option: Any) -> dict[str, float]:
+    """Return the bounds of a flag's value as pydantic names them."""
+    return {name: bound for name, bound in option.bounds.items() if bound is not None}
 
 
 def _check_bounds(value: float, *, least: float | None, most: float | None, above: float | None) -> None:

@@ -8,6 +8,8 @@ import threading
 import time
 from typing import TextIO
 
+from ..safety.log_privacy import SecretScrubber
+
 DELAY_S = 0.1
 MAX_LINES = 1000  # held, at most
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -22,6 +24,7 @@ class HeldHandler(logging.Handler):
         self._lines: list[str] = []
         self._wanted = threading.Event()
         self.setFormatter(_Formatter(FORMAT))
+        self.addFilter(SecretScrubber())
         threading.Thread(target=self._write_now_and_then, name="isotoken-log", daemon=True).start()
         atexit.register(self.flush)
 

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from .fleet import COMMANDS
+
 models = typer.Typer(
-    help="List the models at hand, or pull one from the Hugging Face hub.",
+    help="List the models at hand, pull one from the Hugging Face hub, or change those of a running server.",
     invoke_without_command=True,
     rich_markup_mode="rich",
 )
@@ -47,6 +49,10 @@ def pull(
     from ..models import pull_model  # noqa: PLC0415
 
     typer.echo(pull_model(repo))
+
+
+for _command in COMMANDS:
+    models.command(rich_help_panel="On a running server")(_command)
 
 
 def _size(num_bytes: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 import sys
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..config import environment_configures
 from .flags import DEFAULT_MODEL, EngineFlags, ModelArgument, flag
 from .log import log_to_stderr
 
 if TYPE_CHECKING:
     from ..engine import AsyncEngine
+    from ..server.service import Service
     from ..server.settings import ServerSettings
 
 _SERVER, _LIMITS = "Server", "Limits"
@@ -42,11 +45,24 @@ class LimitFlags:
     step_timeout: Annotated[
         float, flag(_LIMITS, "An engine silent for so long is taken for hung.", metavar="SEC", above=0)
     ] = 300
+    stall_after: Annotated[
+        float, flag(_LIMITS, "An engine silent for so long may be stuck: not ready.", metavar="SEC", above=0)
+    ] = 5
     max_start_attempts: Annotated[
         int, flag(_LIMITS, "Failed starts in a row before giving up.", metavar="N", least=1)
     ] = 5
     backoff: Annotated[float, flag(_LIMITS, "Before the second restart in a row.", metavar="SEC", least=0)] = 0.5
     max_backoff: Annotated[float, flag(_LIMITS, "It doubles up to this.", metavar="SEC", least=0)] = 30
+    max_connections: Annotated[
+        int, flag(_LIMITS, "Open at once. Beyond, the longest idle one goes.", metavar="N", least=1)
+    ] = 10_000
+    max_headers: Annotated[int, flag(_LIMITS, "Of one request. Beyond: 431.", metavar="N", least=1)] = 100
+    max_header_bytes: Annotated[int, flag(_LIMITS, "Likewise, all together.", metavar="N", least=1024)] = 32 * 2**10
+    max_url_bytes: Annotated[int, flag(_LIMITS, "Beyond: 414.", metavar="N", least=256)] = 8 * 2**10
+    head_timeout: Annotated[
+        float, flag(_LIMITS, "For a request's headers to come, or its first byte.", metavar="SEC", above=0)
+    ] = 15
+    body_timeout: Annotated[float, flag(_LIMITS, "For a request's body to come.", metavar="SEC", above=0)] = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +117,16 @@ class ServerFlags:
                 request_timeout_s=limits.request_timeout or None,
                 start_timeout_s=limits.start_timeout,
                 step_timeout_s=limits.step_timeout,
+                stall_after_s=limits.stall_after,
                 max_start_attempts=limits.max_start_attempts,
                 backoff_s=limits.backoff,
                 max_backoff_s=limits.max_backoff,
+                max_connections=limits.max_connections,
+                max_headers=limits.max_headers,
+                max_header_bytes=limits.max_header_bytes,
+                max_url_bytes=limits.max_url_bytes,
+                head_timeout_s=limits.head_timeout,
+                body_timeout_s=limits.body_timeout,
             ),
             generation_config=self.generation_config,
             chat_template=None if self.chat_template is None else self.chat_template.read_text(),
@@ -115,21 +138,57 @@ class ServerFlags:
         )
 
 
-def serve(server: ServerFlags, engine: EngineFlags, limits: LimitFlags, model: ModelArgument = DEFAULT_MODEL) -> None:
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="ISOTOKEN_CONFIG",
+        show_envvar=False,
+        rich_help_panel=_SERVER,
+        help="Read settings from this file: see `isotoken config`. Flags win over it.",
+    ),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="K=V", rich_help_panel=_SERVER, help="Any setting, such as server.port=9000."),
+]
+
+
+def serve(
+    context: typer.Context,
+    server: ServerFlags,
+    engine: EngineFlags,
+    limits: LimitFlags,
+    model: ModelArgument = DEFAULT_MODEL,
+    config_file: ConfigOption = None,
+    assignments: SetOption = [],  # noqa: B006  (Typer copies it)
+) -> None:
     """Serve a model over HTTP: OpenAI's completions and chat, TGI's /generate, metrics and health.
 
     The engine runs in a process of its own and is started again should it die; clients notice a pause and nothing else.
     """
-    settings = server.settings(limits)
-    config = engine.config(model)
-    log_to_stderr(server.log_level, sys.stderr)
+    if config_file is not None or assignments or environment_configures(os.environ):
+        from ..config.serving import plan  # noqa: PLC0415
+
+        config, settings, level = plan(config_file, assignments, _given(context), server, engine, limits, model)
+    else:
+        config, settings, level = engine.config(model), server.settings(limits), server.log_level
+    log_to_stderr(level, sys.stderr)
     from ..server.run import serve as run  # noqa: PLC0415  (the server: only once the arguments are known to be good)
 
     try:
-        code = run(config, settings, on_started=partial(_print_banner, settings.served_model_names))
+        banner = partial(_print_banner, settings.served_model_names)
+        code = run(config, settings, on_started=banner, on_fleet=_print_fleet_banner)
     except socket.gaierror as error:
-        raise typer.BadParameter(f"{server.host!r}: {error.strerror}", param_hint="'--host'") from error
+        raise typer.BadParameter(f"{settings.host!r}: {error.strerror}", param_hint="'--host'") from error
     raise typer.Exit(code)
+
+
+def _given(context: typer.Context) -> frozenset[str]:
+    """Return the names of the flags and arguments that are on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
 def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None:
@@ -137,8 +196,6 @@ def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None
 
     info = engine.info
     name = names[0] if names else default_name(Path(info.model))
-    body = json.dumps({"prompt": "The capital of France is", "max_tokens": 16, "temperature": 0})
-    curl = ["curl", "-s", f"{url}/v1/completions", "-H", "Content-Type: application/json", "-d", body]
     weights = info.settings.get("quantization", "none")
     computes = info.dtype if weights == "none" else f"{info.dtype} with {weights} weights"
     lines = [
@@ -146,6 +203,24 @@ def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None
         f"  engine   {info.backend} on {info.device} in {computes}, context of {info.max_model_len} tokens",
         *(f"           {reason}" for reason in info.why),
         f"  docs     {url}/docs",
-        f"  try      {shlex.join(curl)}",
+        f"  try      {_curl(url, {})}",
     ]
     print("\n".join(lines), flush=True)
+
+
+def _print_fleet_banner(url: str, service: Service) -> None:
+    fleet = service.settings.features.fleet
+    names = [model.name for model in fleet.models] if fleet is not None else []
+    lines = [
+        f"isotoken serves {len(names)} models on {url}",
+        *(f"  model    {name}" for name in names),
+        f"  docs     {url}/docs",
+        f"  try      {_curl(url, {'model': names[0]} if names else {})}",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+def _curl(url: str, more: dict[str, str]) -> str:
+    """Return a line to paste."""
+    body = json.dumps({**more, "prompt": "The capital of France is", "max_tokens": 16, "temperature": 0})
+    return shlex.join(["curl", "-s", f"{url}/v1/completions", "-H", "Content-Type: application/json", "-d", body])

@@ -10,8 +10,9 @@ from ...core.types import RequestOutput
 from ...plugins.build import EngineConfig
 from ...plugins.manager import Plugins
 from ..errors import NotReady
+from ..structured.vetting import Vetting
 from ..text import Choice, SamplingParams, TextModel
-from .in_flight import Owner, RequestInFlight
+from .in_flight import Meter, Owner, RequestInFlight
 from .limits import Admission, Limits
 from .messages import Submit
 from .prepare import prepare
@@ -19,6 +20,7 @@ from .recorder import Recorder
 from .replay import Entry
 from .stream import GenerationStream
 from .supervisor import Listener, Supervisor
+from .timed_choice import TimedChoice
 from .types import EngineInfo, EngineStats, RequestStats, State
 
 log = logging.getLogger("isotoken.engine")
@@ -29,6 +31,7 @@ class AsyncEngine:
 
     info: EngineInfo
     text: TextModel
+    vetting: Vetting  # tries out grammars before they are handed to `generate`
 
     def __init__(self, config: EngineConfig, limits: Limits, plugins: Plugins) -> None:
         """Prepare; `start` is the way to get one."""
@@ -81,6 +84,7 @@ class AsyncEngine:
             await self._supervisor.stop("the engine could not start")
             raise
         self.text, self.info = text.result(), info.result()
+        self.vetting = Vetting(self.info)
         self._admission.max_num_seqs = self.info.max_num_seqs
         return self
 
@@ -89,6 +93,26 @@ class AsyncEngine:
         """What it is doing now. "ready" and "restarting" accept requests."""
         state = self._supervisor.state
         return "draining" if self._draining and state != "stopped" else state
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether it is up, or being started again: requests wait then."""
+        return self.state in ("ready", "restarting")
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it has work and makes no step, or has been restarting for some seconds."""
+        return self._supervisor.is_stuck
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which an answer of it has been due; 0: none is."""
+        return self._supervisor.silence
+
+    @property
+    def failure(self) -> str:
+        """Why it has stopped; empty while it has not."""
+        return self._supervisor.failure
 
     @property
     def stats(self) -> EngineStats:
@@ -115,11 +139,13 @@ class AsyncEngine:
         deadline_s: float | None = None,
         cache_salt: bytes = b"",
         whole: bool = False,
+        meter: Meter | None = None,
+        timed: bool = False,
     ) -> GenerationStream:
         """Submit a request at once and return its deltas, the n choices interleaved; or each choice in one, if `whole`.
 
-        Lower priorities run first. Raises before anything is submitted: ParameterError, ContextLengthError,
-        Overloaded, NotReady.
+        Lower priorities run first. A `meter` may end it early, with finish_reason "length"; `timed`: measure
+        detokenizing too. Raises before anything is submitted: ParameterError, ContextLengthError, Overloaded, NotReady.
         """
         if self.state not in ("ready", "restarting"):
             raise NotReady(self.state, self._supervisor.failure)
@@ -137,11 +163,13 @@ class AsyncEngine:
                     ),
                     deadline=None if timeout is None else recorder.submitted + timeout,
                 ),
-                Choice(self.text, params, self.info.eos_token_ids),
+                TimedChoice(self.text, params, self.info.eos_token_ids, recorder)
+                if timed
+                else Choice(self.text, params, self.info.eos_token_ids),
             )
             for resolved in decode_params
         ]
-        request = RequestInFlight(self._owner, recorder, choices, whole=whole)
+        request = RequestInFlight(self._owner, recorder, choices, whole=whole, meter=meter)
         stream = request.open(request_id, timeout)
         for index, (entry, _) in enumerate(choices):
             self._in_flight[entry] = request, index
@@ -154,9 +182,10 @@ class AsyncEngine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout)
 
-    async def stop(self) -> None:
-        """End the child. Requests in flight fail with EngineFailed."""
-        await self._supervisor.stop("the server is shutting down")
+    async def stop(self, reason: str = "the server is shutting down") -> None:
+        """End the child. Requests in flight fail with EngineFailed and this reason."""
+        await self._supervisor.stop(reason)
+        await self.vetting.close()
 
     # --- what the supervisor and the requests say -----------------------------------------------
 

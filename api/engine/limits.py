@@ -18,9 +18,16 @@ class Limits:
     request_timeout_s: float | None = 600.0  # from submission to the last token; None: no deadline unless asked for
     start_timeout_s: float = 1800.0  # for one start of the engine, loading included
     step_timeout_s: float = 300.0  # an engine that has work and is silent for so long is taken for hung
+    stall_after_s: float = 5.0  # without a step, with work to do: from then on it may be stuck, and readiness goes
     max_start_attempts: int = 5  # consecutive starts that fail before the engine is given up
     backoff_s: float = 0.5  # before a restart without progress since the last; doubles each time
     max_backoff_s: float = 30.0
+    max_connections: int = 10_000  # open at once; beyond, the one that has been idle for longest goes
+    max_headers: int = 100  # of one HTTP request
+    max_header_bytes: int = 32 * 1024  # likewise, the URL included
+    max_url_bytes: int = 8 * 1024
+    head_timeout_s: float = 15.0  # for a request's headers, from its first byte, or from the connection's beginning
+    body_timeout_s: float = 120.0  # for a request's body, whole
 
 
 class Admission:

@@ -6,16 +6,18 @@ import itertools
 import queue
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...core.constraints import GrammarCompiler
 from ...core.types import DecodeParams, FinishReason, Request, RequestOutput
 from ...plugins.build import EngineConfig, build_engine
 from ...plugins.manager import Plugins
 from ..choice import Choice
-from ..errors import EngineFailed
+from ..errors import EngineFailed, ParameterError
+from ..structured.tokens import token_table
 from ..text import SamplingParams, TextModel
 from .prepare import prepare
 from .progress import LoadProgress
@@ -64,7 +66,18 @@ class LocalEngine:
         Raises ParameterError or ContextLengthError at once; the iterator raises EngineFailed if the engine ends.
         """
         resolved = [prepare(job.prompt_ids, job.params, self.info, self.text) for job in jobs]
+        self._compile({params.grammar: job.params for job, (params, *_) in zip(jobs, resolved, strict=True)})
         return self._run(jobs, resolved)
+
+    def _compile(self, by_grammar: Mapping[str | None, SamplingParams]) -> None:
+        """Try out grammars: what is wrong with one is told before anything runs."""
+        for grammar, params in by_grammar.items():
+            if grammar is None or self._thread.grammars is None:
+                continue
+            try:
+                self._thread.grammars.compile(grammar)
+            except ValueError as error:
+                raise ParameterError("structured_outputs", params.structured_outputs, str(error)) from error
 
     def _run(self, jobs: Sequence[Job], resolved: Sequence[Sequence[DecodeParams]]) -> Iterator[JobDelta]:
         sink: Sink = queue.SimpleQueue()
@@ -124,6 +137,7 @@ class _EngineThread(threading.Thread):
     def __init__(self, config: EngineConfig, plugins: Plugins, progress: LoadProgress) -> None:
         super().__init__(name="isotoken-engine", daemon=True)
         self.ready: Future[EngineInfo] = Future()
+        self.grammars: GrammarCompiler | None = None  # once it is ready
         self._config = config
         self._plugins = plugins
         self._progress = progress
@@ -171,8 +185,14 @@ class _EngineThread(threading.Thread):
         try:
             with self._progress as progress:
                 built = build_engine(
-                    self._config, self._plugins, self._publish, on_open=progress.on_open, on_read=progress.on_read
+                    self._config,
+                    self._plugins,
+                    self._publish,
+                    on_open=progress.on_open,
+                    on_read=progress.on_read,
+                    load_tokens=lambda: token_table(TextModel.load(self._config.model)),
                 )
+            self.grammars = built.grammars
             info = engine_info(self._config, built)
         except BaseException as error:
             self.ready.set_exception(error)

@@ -34,6 +34,8 @@ def prepare(
     if params.prompt_logprobs is not None and info.no_prompt_logprobs:
         reason = f"the backend {info.backend} does not score prompts: {info.no_prompt_logprobs}"
         raise NotOffered("prompt_logprobs", params.prompt_logprobs, reason)
+    if params.structured_outputs is not None and info.no_grammars:
+        raise NotOffered("structured_outputs", params.structured_outputs, info.no_grammars)
     if params.min_tokens > room:
         raise ParameterError("min_tokens", params.min_tokens, f"at most {room}, which is what the context leaves")
     resolved = params.resolve(

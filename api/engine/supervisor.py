@@ -15,6 +15,7 @@ from ..errors import EngineFailed
 from .limits import Limits
 from .messages import Abort, Failed, Ready, Step
 from .process import EngineProcess
+from .pulse import LOOK_S, CpuMeter, Pulse
 from .replay import Entry, Replay
 from .types import EngineInfo, State
 
@@ -45,7 +46,10 @@ class Supervisor:
         self._in_engine: dict[str, Entry] = {}
         self._process: EngineProcess | None = None
         self._task: asyncio.Task[None] | None = None
-        self._last_heard = 0.0  # time.monotonic(): the engine's last message, or when work was given to an idle one
+        self._pulse = Pulse(limits.stall_after_s)
+        self._died = 0.0  # time.monotonic(): when the last process ended
+        self._info: EngineInfo | None = None
+        self._num_waiting = 0  # requests that the engine's latest step left waiting
         self._num_fruitless = 0  # lives of the engine since it last brought a token
         self.state: State = "starting"
         self.failure = ""  # why it stopped
@@ -57,6 +61,18 @@ class Supervisor:
     def pid(self) -> int | None:
         """The engine's process id, while there is one."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it has work and makes no step, or has been restarting for longer than it may be silent."""
+        if self.state == "restarting":
+            return time.monotonic() - self._died > self._limits.stall_after_s
+        return self._pulse.is_stuck
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which it has owed a message; 0: it owes none."""
+        return self._pulse.silence
 
     async def start(self) -> EngineInfo:
         """Start the engine, and watch over it from then on. Raises EngineFailed with the reason if it cannot."""
@@ -113,7 +129,8 @@ class Supervisor:
             await process.ended()
             raise EngineFailed(f"the engine was not ready after {self._limits.start_timeout_s:.0f} s") from None
         if isinstance(message, Ready):
-            self._last_heard = time.monotonic()
+            self._info, self._num_waiting = message.info, 0
+            self._pulse.reset(CpuMeter(process.pid), computes_on_cpu=message.info.device.startswith("cpu"))
             self._listener.on_up(message.info)
             return message.info
         how = await process.ended()
@@ -136,30 +153,45 @@ class Supervisor:
 
     async def _serve(self, process: EngineProcess) -> None:
         """Hand on what the engine brings until its end."""
-        watchdog = asyncio.create_task(self._kill_when_hung(process))
+        watchdog = asyncio.create_task(self._watch_pulse(process))
         try:
             while (message := await process.receive()) is not None:
-                self._last_heard = time.monotonic()
+                if self._pulse.is_stuck:
+                    log.warning("the engine makes steps again, after %.0f s", self._pulse.silence)
                 if isinstance(message, Step):
                     self._take(message)
+                    self._pulse.heard(message.stats, has_work=bool(self._in_engine))
                 elif isinstance(message, Failed):
                     log.error("the engine failed: %s\n%s", message.error, message.details)
         finally:
             watchdog.cancel()
 
-    async def _kill_when_hung(self, process: EngineProcess) -> None:
-        patience = self._limits.step_timeout_s
+    async def _watch_pulse(self, process: EngineProcess) -> None:
+        """Note when the engine is stuck, and kill it when it is taken for hung."""
+        patience, pulse = self._limits.step_timeout_s, self._pulse
         while True:
-            await asyncio.sleep(patience / 4)
-            if self._in_engine and time.monotonic() - self._last_heard > patience:
+            await asyncio.sleep(min(LOOK_S, patience / 4))
+            was_stuck = pulse.is_stuck
+            if pulse.look(self._num_tokens_due) and not was_stuck:
+                log.warning("the engine (process %d) is stuck: no step for %.0f s", process.pid, pulse.silence)
+            if pulse.silence > patience:
                 log.error("the engine (process %d) has been silent for %.0f s with work to do", process.pid, patience)
                 process.kill()
                 return
+
+    def _num_tokens_due(self) -> int:
+        """At most, of the step under way: a prompt that waits may fill it."""
+        assert self._info is not None
+        waits = self._num_waiting or any(not entry.output_ids for entry in self._in_engine.values())
+        least = len(self._in_engine) * (1 + self._config.num_draft_tokens)
+        return self._info.max_num_batched_tokens if waits else min(least, self._info.max_num_batched_tokens)
 
     def _bury(self, how: str) -> None:
         """The process is gone: sort out its requests."""
         num_in_flight = len(self._in_engine)
         self._in_engine.clear()
+        self._died = time.monotonic()
+        self._pulse.reset(None)
         self._listener.on_gone()
         self._num_fruitless += 1
         self.num_restarts += 1
@@ -208,6 +240,7 @@ class Supervisor:
 
     def _take(self, step: Step) -> None:
         if step.stats is not None:
+            self._num_waiting = step.stats.num_waiting
             self._listener.on_step(step.stats)
         for name in step.started:
             if name in self._in_engine:
@@ -237,8 +270,7 @@ class Supervisor:
         now = time.monotonic()
         for entry in entries:
             assert self._process is not None
-            if not self._in_engine:
-                self._last_heard = now
+            self._pulse.asked()
             submission = entry.submission(next(self._names), now)
             self._in_engine[submission.id] = entry
             self._process.send(submission)
@@ -249,6 +281,7 @@ class Supervisor:
         for entry in entries:
             self._forget(entry)
         if names and self._process is not None:
+            self._pulse.asked()
             self._process.send(Abort([name for name in names if name is not None]))
 
     def _forget(self, entry: Entry) -> None:

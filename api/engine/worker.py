@@ -20,6 +20,8 @@ from ...core.types import FinishReason, Request, RequestOutput, StepStats
 from ...plugins.build import Built, EngineConfig, build_engine
 from ...plugins.hookspecs import API_VERSION, hookimpl
 from ...plugins.manager import Plugins
+from ..structured.tokens import token_table
+from ..text import TextModel
 from .channel import Channel
 from .lumps import Lumps
 from .messages import Abort, Configure, Failed, Output, Ready, Step, Stop, Submit, ToEngine
@@ -52,7 +54,14 @@ class Worker:
         """Load everything and say so. Raises whatever building an engine raises."""
         plugins = Plugins.load([("isotoken-worker", self)])
         with LoadProgress() as progress:
-            built = build_engine(config, plugins, self._publish, on_open=progress.on_open, on_read=progress.on_read)
+            built = build_engine(
+                config,
+                plugins,
+                self._publish,
+                on_open=progress.on_open,
+                on_read=progress.on_read,
+                load_tokens=lambda: token_table(TextModel.load(config.model)),
+            )
         self._engine = built.engine
         gc.collect()
         gc.freeze()  # what was loaded stays: leave it out of every later collection
@@ -137,11 +146,13 @@ def engine_info(config: EngineConfig, built: Built) -> EngineInfo:
         kv_cache_bytes=info.kv_cache_bytes,
         batch_invariant=can.batch_invariant is True,
         no_prompt_logprobs="" if can.prompt_logprobs is True else can.prompt_logprobs.reason,
+        no_grammars=built.no_grammars,
         why=built.reasons,
         settings={
             "scheduler": config.scheduler,
             "kv_cache": built.kv_cache,
             "sampler": config.sampler,
+            "grammars": "llguidance" if config.grammars == "auto" else config.grammars,
             "drafter": "model" if config.drafter == "none" and config.draft_model else config.drafter,
             "quantization": config.quantization or (packing.method if packing else "none"),
         },

@@ -16,13 +16,15 @@ from .fair_queue import FairQueue, Ticket
 from .throughput import Throughput
 
 _MAX_RETRY_AFTER_S = 60.0
+_PATIENCE = 1.5  # times the longest wait that was foretold: then a request is refused though it was let queue
+_SMOOTHING = 0.05  # of means: the weight of the latest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueBounds:
     """How long the queue may become."""
 
-    max_wait_s: float = 10.0  # that a request may have to wait, and that it does wait at most
+    max_wait_s: float = 10.0  # that a request may have to wait, as far as can be foretold; half as much again at most
     max_waiting: int = 1024  # requests
     ageing_s: float = 5.0  # that lift a waiting request by one priority
 
@@ -60,6 +62,7 @@ class Turnstile:
         self._throughput = Throughput(clock)
         self._inside = 0  # choices at the engine
         self._mean_cost = 0.0  # of a request, smoothed
+        self._mean_stay = 0.0  # seconds at the engine for each token of cost, smoothed
         self.num_coming = 0  # requests that were let past `check` and have not asked for their turn yet
         self.num_shed = 0
 
@@ -78,7 +81,7 @@ class Turnstile:
         coming = self.num_coming
         if not self._queue and self._inside + coming < self._capacity():
             return 0.0
-        rate = self._throughput.rate
+        rate = self._throughput.rate or self._guessed_rate()
         if rate is None:
             return 0.0
         return (self._queue.cost_before(tenant, weight, priority) + coming * self._mean_cost) / rate
@@ -103,7 +106,7 @@ class Turnstile:
             arrival=self._clock(),
             num_choices=min(num_choices, self._capacity()),
         )
-        self._mean_cost += 0.05 * (turn.cost - self._mean_cost) if self._mean_cost else turn.cost
+        self._mean_cost = _smoothed(self._mean_cost, turn.cost)
         if self._queue or not self._has_room(turn):
             self.check(tenant, weight, priority)
             self._make_room(turn)
@@ -117,6 +120,7 @@ class Turnstile:
         """The engine is done with a request."""
         self._inside -= turn.num_choices
         self._throughput.done(turn.cost)
+        self._mean_stay = _smoothed(self._mean_stay, turn.num_choices * (self._clock() - turn.admitted) / turn.cost)
         self._let_in()
 
     def settle(self, turn: Turn, used: float) -> None:
@@ -126,7 +130,9 @@ class Turnstile:
     async def _wait(self, turn: Turn) -> None:
         loop = asyncio.get_running_loop()
         turn.told = loop.create_future()
-        turn.timer = loop.call_later(self._bounds.max_wait_s, self._give_up, turn, "a request waited for too long")
+        turn.timer = loop.call_later(
+            _PATIENCE * self._bounds.max_wait_s, self._give_up, turn, "a request waited for too long"
+        )
         try:
             await turn.told
         except BaseException:  # its client left, or it waited for too long
@@ -161,6 +167,10 @@ class Turnstile:
         """Return when the queue is likely to have room: in a second at least, or clients would ask all the time."""
         return float(min(_MAX_RETRY_AFTER_S, max(1.0, wait - self._bounds.max_wait_s)))
 
+    def _guessed_rate(self) -> float | None:
+        """Return the tokens a second of an engine that is full, before it was seen so for long enough to measure."""
+        return self._capacity() / self._mean_stay if self._mean_stay else None
+
     @property
     def _is_full(self) -> bool:
         free = max(0, self._capacity() - self._inside)
@@ -188,3 +198,7 @@ class Turnstile:
 
     def _look_busy(self) -> None:
         self._throughput.busy(bool(self._queue))
+
+
+def _smoothed(mean: float, value: float) -> float:
+    return mean + _SMOOTHING * (value - mean) if mean else value

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from ... import __version__
 from ...plugins.manager import Plugins
 from ..engine import AsyncEngine
+from .assembly import feature_routes
 from .docs_page import DocsPage
 from .errors import answer_error, send_error
 from .exchange import Exchange
@@ -62,7 +63,7 @@ class Application(Litestar):
         )
         self._express: dict[str, ASGIApp] = {way.path: way for way in ways}
         self._stages = service.stages
-        self._observed = Observer(self._dispatch, service.metrics)
+        self._observed = Observer(self._dispatch, service.metrics, service.stages)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._stages.gate is not None:
@@ -103,7 +104,13 @@ def build_app(service: Served) -> Litestar:
         return service
 
     app = Application(
-        route_handlers=[*ROUTES, home, openapi_json, *_plugin_routes(service.settings.route_plugins)],
+        route_handlers=[
+            *ROUTES,
+            home,
+            openapi_json,
+            *feature_routes(service.settings.features),
+            *_plugin_routes(service.settings.route_plugins),
+        ],
         dependencies={"service": Provide(provide_service, sync_to_thread=False)},
         exception_handlers={Exception: answer_error},
         request_max_body_size=service.settings.limits.max_body_bytes,

@@ -26,6 +26,7 @@ from .validation import explain
 logger = logging.getLogger(__name__)
 
 TGI_PATHS = frozenset({"/", "/generate", "/generate_stream", "/info"})
+POLICY_CODES = frozenset({"content_policy_violation", "content_filter"})
 REJECTIONS = frozenset({400, 401, 403, 404, 405, 413, 429, 503})  # the statuses of requests that were not taken on
 TYPES = {
     401: "authentication_error",
@@ -86,7 +87,8 @@ class Failure:
 
     def tgi(self) -> dict[str, Any]:
         """Return the body that text-generation-inference's clients read."""
-        return {"error": self.message, "error_type": _TGI_TYPES.get(self.status, "validation")}
+        kind = "content_filter" if self.code in POLICY_CODES else _TGI_TYPES.get(self.status, "validation")
+        return {"error": self.message, "error_type": kind}
 
     @property
     def tgi_status(self) -> int:

@@ -14,6 +14,8 @@ from .requests import header, new_request_id
 
 if TYPE_CHECKING:
     from ..engine import RequestStats
+    from ..engine.recorder import Recorder
+    from ..telemetry.tracing import Trace
     from .served import ServedModel
 
 log = logging.getLogger("isotoken.server")
@@ -23,17 +25,21 @@ class Exchange:
     """Made by the Observer when a request arrives; ends when its answer is out, or its client has left."""
 
     __slots__ = (
+        "arm",
+        "asked",
         "headers",
         "id",
         "model",
         "on_end",
         "principal",
         "receive",
+        "recorders",
         "scope",
         "started",
         "stats",
         "status",
         "timings",
+        "trace",
     )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -43,10 +49,14 @@ class Exchange:
         self.id = new_request_id(header(scope, b"x-request-id"))
         self.principal: Principal = ANONYMOUS
         self.model: ServedModel | None = None  # that answers, once it is chosen
+        self.asked = ""  # the model's name that the client meant, where another one may answer
+        self.arm = ""  # of an experiment that chose it
         self.status = 499  # of the answer; nothing was sent yet: should the client leave now
         self.headers: dict[str, str] = {}  # that the answer's head gets besides its own
         self.timings: dict[str, float] = {}  # seconds that a stage took, by its name
         self.stats: list[RequestStats] = []  # of each prompt that was handed to an engine, as it ends
+        self.recorders: list[Recorder] = []  # of the prompts that are under way: what is known so far
+        self.trace: Trace | None = None  # where it is traced
         self.on_end: list[Callable[[Exchange], None]] = []
 
     @staticmethod

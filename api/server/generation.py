@@ -11,6 +11,7 @@ from typing import Any
 from ...core.types import TokenLogprobs
 from ..engine import GenerationDelta, GenerationStream
 from ..errors import EngineFailed, NotReady
+from ..tools.offer import Offer
 from .errors import ApiError
 from .exchange import Exchange
 from .metrics import Metrics
@@ -39,6 +40,7 @@ class Choice:
     prompt_logprobs: list[TokenLogprobs] | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
+    offsets: list[int] = field(default_factory=list)  # as GenerationDelta has them
 
 
 class Generation:
@@ -55,12 +57,16 @@ class Generation:
         output_filter: OutputFilter | None = None,
     ) -> None:
         self._exchange = exchange
+        exchange.recorders = [stream.recorder for stream in streams if stream.recorder is not None]
         self.prompts = prompts
         self.n = n
         self.streams = streams
         self._metrics = metrics
         self._is_draining = is_draining
         self._filter = output_filter
+        self.taps: list[Callable[[int, GenerationDelta], None]] = []  # see each delta before any filter does
+        self.offer: Offer | None = None  # of tools, whose calls the text may hold
+        self._settled: list[Choice] | None = None
         self._num_cached = [0] * len(streams)
         self._num_output = 0
 
@@ -100,7 +106,12 @@ class Generation:
 
     async def deltas(self) -> AsyncGenerator[tuple[int, GenerationDelta]]:
         """Yield (choice number, delta). Raises EngineFailed, NotReady when the server ends, and 408 for a deadline."""
+        if self._settled is not None:
+            for choice in self._settled:
+                yield choice.index, _as_delta(choice)
+            return
         source = _single(self.streams[0]) if len(self.streams) == 1 else _merge(self.streams)
+        num_open = self.num_choices
         try:
             async with aclosing(source) as items:
                 async for position, delta in items:
@@ -109,13 +120,19 @@ class Generation:
                     released = delta if self._filter is None else self._filter.feed(index, delta)
                     if released is not None:
                         yield index, released
+                        num_open -= released.finish_reason is not None
+                    if not num_open:
+                        break  # a filter may end a choice before its stream does
         except EngineFailed as error:
             self._raise_if_draining(error)
             raise
 
     def _count(self, position: int, delta: GenerationDelta) -> None:
+        for tap in self.taps:
+            tap(position * self.n + delta.index, delta)
         self._num_output += len(delta.token_ids)
-        self._num_cached[position] = max(self._num_cached[position], delta.num_cached_tokens)
+        if delta.index == 0:  # the others find what it has just left in the cache
+            self._num_cached[position] = max(self._num_cached[position], delta.num_cached_tokens)
         if delta.finish_reason == "timeout":
             raise ApiError(408, "the request's deadline passed before the answer was complete")
 
@@ -123,10 +140,40 @@ class Generation:
         if self._is_draining():
             raise NotReady("draining", "the server shuts down and this answer was cut short") from error
 
+    def text_only(self) -> None:
+        """Say, before anything is read, that nobody is shown token ids or log-probabilities."""
+        if self._filter is not None:
+            self._filter.with_tokens = False
+
+    def lead(self, index: int, text: str) -> str:
+        """Say, before anything is read, what an answer puts before a choice's own text. Return what is left to put.
+
+        Where there are filters, they look at both together, and the lead comes with the choice's text.
+        """
+        if self._filter is None or not text:
+            return text
+        self._filter.lead(index, text)
+        return ""
+
+    def is_lead_changed(self, index: int) -> bool:
+        """Whether filters changed the lead, so that its tokens are not to be shown."""
+        return self._filter is not None and self._filter.is_lead_changed(index)
+
+    def joined(self, lead: str, text: str) -> str:
+        """Return a lead with a choice's whole text, as filters let it pass."""
+        return lead + text if self._filter is None or not lead else self._filter.whole(lead + text)
+
     async def collect(self) -> list[Choice]:
         """Wait for everything and return the whole choices in order. Raises as `deltas`."""
+        if self._settled is not None:
+            return self._settled
         is_simple = len(self.streams) == 1 and self._filter is None
         return await (self._collect_one() if is_simple else self._collect_all())
+
+    async def settle(self) -> list[Choice]:
+        """Wait for everything, and show it to whoever reads later: who looks first may still go to another model."""
+        self._settled = await self.collect()
+        return self._settled
 
     async def _collect_one(self) -> list[Choice]:
         """One prompt needs nobody to look at its choices before the last of them is whole."""
@@ -159,6 +206,7 @@ class Generation:
                 texts[index].append(delta.text)
                 choice.token_ids += delta.token_ids
                 choice.logprobs += delta.logprobs or ()
+                choice.offsets += delta.offsets or ()
                 choice.prompt_logprobs = delta.prompt_logprobs or choice.prompt_logprobs
                 choice.finish_reason, choice.stop_reason = delta.finish_reason, delta.stop_reason
         for choice, parts in zip(choices, texts, strict=True):
@@ -172,7 +220,7 @@ class Generation:
             await stream.aclose()
         for stream in self.streams:
             if stream.stats is not None:
-                self._metrics.finished(stream.stats)
+                self._metrics.finished(stream.stats, self._exchange)
                 self._exchange.stats.append(stream.stats)
         self.streams = []
 
@@ -182,6 +230,20 @@ class Generation:
         for stream in streams:
             task = asyncio.ensure_future(stream.aclose())
             task.add_done_callback(asyncio.Future.exception)  # nobody else looks at it
+
+
+def _as_delta(choice: Choice) -> GenerationDelta:
+    """Return a whole choice as the only delta of its stream."""
+    return GenerationDelta(
+        index=choice.index,
+        text=choice.text,
+        token_ids=choice.token_ids,
+        logprobs=choice.logprobs,
+        finish_reason=choice.finish_reason,
+        stop_reason=choice.stop_reason,
+        prompt_logprobs=choice.prompt_logprobs,
+        offsets=choice.offsets or None,
+    )
 
 
 async def _single(stream: GenerationStream) -> AsyncGenerator[tuple[int, GenerationDelta]]:

@@ -7,17 +7,32 @@ from typing import Any
 from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from .service import Served
+from .service import Served, Service
 
 _TAKES_REQUESTS = ("ready", "restarting")  # while the engine restarts, requests wait instead of failing
+
+
+def readiness(service: Service) -> tuple[bool, str]:
+    """Return whether load balancers should send requests here, and the state that says why.
+
+    An engine that has work and makes no step, or that has been restarting for some seconds, is "stuck": requests
+    would be taken, and wait with the others.
+    """
+    state = service.state
+    if state not in _TAKES_REQUESTS:
+        return False, state
+    if any(model.engine.is_stuck for model in service.directory.models):
+        return False, "stuck"
+    return True, state
 
 
 @get("/health", tags=["Operations"], summary="Say whether requests can be answered")
 async def health(service: Served) -> Response[dict[str, Any]]:
     """Return 200 and {"status": "healthy"} when requests are taken, else 503."""
-    if service.state in _TAKES_REQUESTS:
+    is_ready, state = readiness(service)
+    if is_ready:
         return Response({"status": "healthy"})
-    body = {"status": "unhealthy", "state": service.state, "error": "unhealthy", "error_type": "healthcheck"}
+    body = {"status": "unhealthy", "state": state, "error": "unhealthy", "error_type": "healthcheck"}
     return Response(body, status_code=503)
 
 
@@ -31,14 +46,16 @@ async def live(service: Served) -> Response[dict[str, Any]]:
 
 @get("/health/ready", tags=["Operations"], summary="Say whether to send requests here")
 async def ready(service: Served) -> Response[dict[str, Any]]:
-    """Return 200 when requests are taken, else 503: while the engine starts, and from SIGTERM on."""
-    takes = service.state in _TAKES_REQUESTS
-    return Response(
-        {"status": "ready" if takes else "not ready", "state": service.state}, status_code=200 if takes else 503
-    )
+    """Return 200 when requests are answered, else 503: while the engine starts or is stuck, and from SIGTERM on."""
+    is_ready, state = readiness(service)
+    told: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "state": state}
+    if (models := service.model_states()) is not None:
+        told["models"] = models
+    return Response(told, status_code=200 if is_ready else 503)
 
 
 @get("/metrics", tags=["Operations"], summary="Metrics in Prometheus' text format", media_type="text/plain")
 async def metrics(service: Served) -> Response[bytes]:
     """Return the metrics."""
-    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    is_ready, _ = readiness(service)
+    return Response(service.metrics.text(is_ready=is_ready), media_type=CONTENT_TYPE_LATEST)

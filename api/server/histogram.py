@@ -31,13 +31,17 @@ class Histogram(Collector):
         counts[bisect_left(self._bounds, value)] += 1
         self._sums[label] += value
 
-    def observe_all(self, values: Iterable[float]) -> None:
-        """Count several values of a histogram without a label."""
-        counts, bounds, total = self._counts[""], self._bounds, 0.0
+    def observe_all(self, values: Iterable[float], label: str = "") -> None:
+        """Count several values."""
+        counts = self._counts.get(label)
+        if counts is None:
+            counts = self._counts[label] = self._none()
+            self._sums[label] = 0.0
+        bounds, total = self._bounds, 0.0
         for value in values:
             counts[bisect_left(bounds, value)] += 1
             total += value
-        self._sums[""] += total
+        self._sums[label] += total
 
     def collect(self) -> Iterator[Metric]:
         """Yield what Prometheus reads: how many were at most each bound."""

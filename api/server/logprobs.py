@@ -37,12 +37,17 @@ class LegacyLogprobs:
         return shape
 
     def extend(
-        self, tokens: Sequence[TokenLogprobs], shape: dict[str, list[Any]] | None = None
+        self,
+        tokens: Sequence[TokenLogprobs],
+        shape: dict[str, list[Any]] | None = None,
+        offsets: Sequence[int] | None = None,
     ) -> dict[str, list[Any]]:
-        """Add tokens to a shape, or to a new one, and return it."""
+        """Add tokens to a shape, or to a new one, and return it. `offsets`: where they begin, where that is known."""
         if shape is None:
             shape = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for token in tokens:
+        for i, token in enumerate(tokens):
+            if offsets:
+                self._offset = offsets[i]
             top = {self._label(token.token_id): clamp(token.logprob)}
             for token_id, logprob in token.top:
                 top.setdefault(self._label(token_id), clamp(logprob))

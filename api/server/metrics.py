@@ -1,21 +1,24 @@
-"""Prometheus metrics in a registry of their own: histograms fed as requests end, gauges read when asked for."""
+"""Prometheus metrics in a registry of their own: counted as requests end, or read when asked for."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .gpu import GpuMeter
+from .counter import Counter
+from .engine_metrics import EngineMetrics
 from .histogram import Histogram
+from .process_metrics import ProcessMetrics
 from .rates import SlidingWindow
+from .tenant_metrics import TenantMetrics, outcome
 
 if TYPE_CHECKING:
-    from ..engine import AsyncEngine, EngineStats, RequestStats
+    from ..engine import AsyncEngine, RequestStats
+    from .exchange import Exchange
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -25,19 +28,20 @@ _WINDOW = 60.0  # seconds over which rates are told
 
 
 class Metrics:
-    """Everything that /metrics shows. Names begin with llm_."""
+    """Everything that /metrics shows. Names begin with llm_. No label's value comes from a client as it is."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter("llm_requests", "HTTP requests answered", ["route", "status"], registry=registry)
+        self.requests = Counter("llm_requests", "HTTP requests answered", registry, ["route", "status"])
         self.latency = Histogram(
             "llm_request_latency_seconds", "From request to last byte", _SECONDS, registry, label="route"
         )
-        self.rejections = Counter("llm_rejections", "Requests turned away", ["reason"], registry=registry)
+        self.rejections = Counter("llm_rejections", "Requests turned away", registry, ["reason"])
+        self.arms = Counter("llm_arm_requests", "Requests by arm of an experiment", registry, ["arm", "outcome"])
         self.finished_choices = Counter(
-            "llm_choices_finished", "Answers by how they ended", ["reason"], registry=registry
+            "llm_choices_finished", "Answers by how they ended", registry, ["model", "reason"]
         )
-        self.prompt_tokens = Counter("llm_prompt_tokens", "Prompt tokens of finished requests", registry=registry)
+        self.prompt_tokens = Counter("llm_prompt_tokens", "Prompt tokens of finished requests", registry, ["model"])
         self.first_token = self._histogram(
             "llm_time_to_first_token_seconds", "From submission to the first token", _SECONDS
         )
@@ -45,54 +49,82 @@ class Metrics:
         self.queue = self._histogram("llm_queue_time_seconds", "From submission to the first step", _SECONDS)
         self.prompt_length = self._histogram("llm_prompt_length_tokens", "Tokens in a request's prompt", _TOKENS)
         self.output_length = self._histogram("llm_output_length_tokens", "Tokens in a request's answers", _TOKENS)
+        self.tenants = TenantMetrics(registry)
+        self.engines = EngineMetrics()
         self.num_http_in_flight = 0
-        self._answered: dict[tuple[str, int], Counter] = {}  # as labels() would find them, more slowly
+        self.is_ready = False  # as whoever asks for the text says
+        self._statuses: dict[int, str] = {}
         self._outcomes = SlidingWindow(_WINDOW)
         self._errors = SlidingWindow(_WINDOW)
-        registry.register(_ServerCollector(self))
+        for collector in (_ServerCollector(self), self.engines, ProcessMetrics(self._engine_pids)):
+            registry.register(collector)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, buckets, self.registry)
+        return Histogram(name, text, buckets, self.registry, label="model")
 
-    def attach(self, engine: AsyncEngine) -> None:
-        """Show this engine's numbers from now on."""
-        self.registry.register(EngineCollector(engine))
+    def _engine_pids(self) -> Iterator[int]:
+        return (engine.pid for engine in self.engines.engines if engine.pid is not None)
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an HTTP request that has been answered."""
-        counter = self._answered.get((route, status))
-        if counter is None:
-            counter = self._answered[route, status] = self.requests.labels(route, str(status))
-        counter.inc()
+    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a gauge that is read whenever the metrics are."""
+        self.registry.register(_Watched(name, text, read))
+
+    def attach(self, engine: AsyncEngine, model: str) -> None:
+        """Show an engine's numbers under its model's name, until it is detached."""
+        self.engines.attach(engine, model)
+
+    def detach(self, engine: AsyncEngine) -> None:
+        """An engine ends. What it has counted stays counted."""
+        self.engines.detach(engine)
+
+    def rejected(self, reason: str) -> None:
+        """Count a request that was turned away before there was an exchange."""
+        self.rejections.add(1, reason)
+
+    def charged(self, tenant: str, model: str, amount: float) -> None:
+        """Count what a request cost."""
+        self.tenants.charged(tenant, model, amount)
+
+    def answered(self, exchange: Exchange, seconds: float) -> None:
+        """Count an exchange that has ended: the answer is out, or the client has left."""
+        route, status = exchange.route, exchange.status
+        told = self._statuses.get(status)
+        if told is None:
+            told = self._statuses[status] = str(status)
+        self.requests.add(1, route, told)
         self.latency.observe(seconds, route)
         if not route.startswith(_OPERATIONS):
             self._outcomes.add(1)
             self._errors.add(status >= 500)
+        reason = exchange.scope["state"].get("rejection")
+        if reason is not None:
+            self.rejections.add(1, reason)
+        if exchange.arm:
+            self.arms.add(1, exchange.arm, outcome(status))
+        self.tenants.answered(exchange)
 
-    def rejected(self, reason: str) -> None:
-        """Count a request that was turned away."""
-        self.rejections.labels(reason).inc()
-
-    def finished(self, stats: RequestStats) -> None:
-        """Count a request that the engine has finished with."""
+    def finished(self, stats: RequestStats, exchange: Exchange) -> None:
+        """Count a prompt that the engine has finished with."""
+        model = "" if exchange.model is None else exchange.model.family
         for reason in stats.finish_reasons:
-            self.finished_choices.labels(reason).inc()
-        self.prompt_tokens.inc(stats.num_prompt_tokens)
-        self.prompt_length.observe(stats.num_prompt_tokens)
-        self.output_length.observe(stats.num_output_tokens)
+            self.finished_choices.add(1, model, reason)
+        self.prompt_tokens.add(stats.num_prompt_tokens, model)
+        self.prompt_length.observe(stats.num_prompt_tokens, model)
+        self.output_length.observe(stats.num_output_tokens, model)
         if stats.time_to_first_token is not None:
-            self.first_token.observe(stats.time_to_first_token)
+            self.first_token.observe(stats.time_to_first_token, model)
         if stats.queue_time is not None:
-            self.queue.observe(stats.queue_time)
-        self.inter_token.observe_all(stats.inter_token_latencies)
+            self.queue.observe(stats.queue_time, model)
+        self.inter_token.observe_all(stats.inter_token_latencies, model)
 
     def error_rate(self) -> float:
         """Return which share of the last minute's requests ended in a server error."""
         total = self._outcomes.total()
         return self._errors.total() / total if total else 0.0
 
-    def text(self) -> bytes:
+    def text(self, *, is_ready: bool = False) -> bytes:
         """Return everything in Prometheus' text format."""
+        self.is_ready = is_ready
         return generate_latest(self.registry)
 
 
@@ -103,86 +135,24 @@ class _ServerCollector(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the error rate and the requests in flight."""
+        """Yield the error rate, the requests in flight and whether more are wanted."""
         in_flight = self._metrics.num_http_in_flight
         yield GaugeMetricFamily("llm_http_requests_in_flight", "HTTP requests being answered", in_flight)
         rate = self._metrics.error_rate()
         yield GaugeMetricFamily("llm_error_rate", "Share of the last minute's requests that ended in a 5xx", rate)
+        yield GaugeMetricFamily("llm_ready", "1 when load balancers may send requests", int(self._metrics.is_ready))
 
 
-class EngineCollector(Collector):
-    """Reads the engine's own numbers when they are asked for: nothing is done for them while tokens flow."""
+class _Watched(Collector):
+    """A gauge of somebody else's. One that cannot be read just now is left out."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._gpus = GpuMeter(engine.info.device)
-        self._tokens = TokenRate()
+    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self._name, self._text, self._read = name, text, read
 
     def collect(self) -> Iterator[Metric]:
-        """Yield gauges and counters of the engine and of its device."""
-        stats = self._engine.stats
-        yield from self._gauges(stats)
-        for name, text, value in (
-            ("llm_tokens_generated", "Output tokens", stats.num_new_tokens),
-            ("llm_engine_tokens", "Query tokens computed, prompts included", stats.num_tokens),
-            ("llm_engine_steps", "Steps of the engine", stats.num_steps),
-            ("llm_preemptions", "Requests put back to make room", stats.num_preemptions),
-            ("llm_prefix_cache_queries", "Prompt tokens looked up in the prefix cache", stats.num_prefix_queries),
-            ("llm_prefix_cache_hits", "Prompt tokens found there", stats.num_prefix_hits),
-            ("llm_draft_tokens", "Tokens guessed for speculation", stats.num_drafted),
-            ("llm_accepted_tokens", "Of the guesses, those that were right", stats.num_accepted),
-            ("llm_draft_stops", "Times that guessing ceased to pay for a request", stats.num_draft_stops),
-            ("llm_drafter_failures", "Drafters that failed and were switched off", stats.num_drafter_failures),
-            ("llm_engine_restarts", "Restarts of the engine's process", stats.num_restarts),
-            ("llm_replayed_choices", "Answers continued after a restart", stats.num_replayed),
-            ("llm_failed_alone_choices", "Answers given up because they kill the engine", stats.num_failed_alone),
-        ):
-            yield CounterMetricFamily(name, text, value)
-        yield from self._gpus.collect()
-
-    def _gauges(self, stats: EngineStats) -> Iterator[Metric]:
-        used = stats.num_blocks - stats.num_free_blocks
-        idle = stats.num_requests_in_flight == 0
-        for name, text, value in (
-            ("llm_tokens_per_second", "Output tokens a second, of late", self._tokens.rate(stats.num_new_tokens)),
-            ("llm_batch_size", "Requests in the latest step; 0 when idle", 0 if idle else stats.num_batched_requests),
-            (
-                "llm_batch_tokens",
-                "Query tokens in the latest step; 0 when idle",
-                0 if idle else stats.num_batched_tokens,
-            ),
-            (
-                "llm_requests_undrafted",
-                "Requests for which nothing was guessed since it would not pay; 0 when idle",
-                0 if idle else stats.num_undrafted,
-            ),
-            ("llm_step_duration_seconds", "Of the latest step", stats.step_duration),
-            ("llm_requests_running", "Requests that hold a row of the batch", stats.num_running),
-            ("llm_requests_waiting", "Requests that wait for their first step", stats.num_waiting),
-            ("llm_requests_in_flight", "Answers asked for and not yet complete", stats.num_requests_in_flight),
-            ("llm_waiting_prompt_tokens", "Of answers without a first token", stats.num_waiting_prompt_tokens),
-            ("llm_kv_blocks", "Blocks of K/V memory", stats.num_blocks),
-            ("llm_kv_blocks_used", "Of those, held by requests", used),
-            ("llm_kv_usage_ratio", "Share of K/V memory held by requests", used / max(1, stats.num_blocks)),
-            ("llm_engine_ready", "1 when requests are taken", int(self._engine.state in ("ready", "restarting"))),
-        ):
-            yield GaugeMetricFamily(name, text, value)
-
-
-class TokenRate:
-    """Tokens a second from a counter that is only looked at now and then: over the time since an earlier look."""
-
-    def __init__(self, at_least: float = 1.0, at_most: float = 15.0) -> None:
-        self._at_least = at_least
-        self._at_most = at_most
-        self._looks: list[tuple[float, int]] = [(time.monotonic(), 0)]
-
-    def rate(self, count: int) -> float:
-        """Note the counter and return its rate since a look that is 1 to 15 s old, or the latest older one."""
-        now = time.monotonic()
-        while len(self._looks) > 1 and now - self._looks[1][0] >= self._at_most:
-            del self._looks[0]
-        then, before = self._looks[0]
-        if now - self._looks[-1][0] >= self._at_least:
-            self._looks.append((now, count))
-        return max(0, count - before) / max(now - then, 1e-9)
+        """Yield it."""
+        try:
+            value = self._read()
+        except Exception:
+            return
+        yield GaugeMetricFamily(self._name, self._text, value)

@@ -9,14 +9,16 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from .exchange import Exchange
 from .metrics import Metrics
+from .stages import Stages
 
 
 class Observer:
     """Wraps an ASGI app from outside, so that it also sees what no route matches."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, stages: Stages) -> None:
         self._app = app
         self._metrics = metrics
+        self._stages = stages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -26,11 +28,16 @@ class Observer:
         exchange = Exchange(scope, receive)
         state = scope.setdefault("state", {})
         state["exchange"] = exchange
+        telemetry = self._stages.telemetry
+        if telemetry is not None:
+            telemetry.begin(exchange)
 
         async def send_observed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 state["answered"] = True
+                if telemetry is not None:
+                    telemetry.head(exchange)
                 milliseconds = (time.monotonic() - exchange.started) * 1000
                 message["headers"] = [
                     *message["headers"],
@@ -45,7 +52,7 @@ class Observer:
             await self._app(scope, receive, send_observed)
         finally:
             self._metrics.num_http_in_flight -= 1
-            self._metrics.answered(exchange.route, exchange.status, time.monotonic() - exchange.started)
-            if "rejection" in state:
-                self._metrics.rejected(state["rejection"])
+            self._metrics.answered(exchange, time.monotonic() - exchange.started)
             exchange.end()
+            if telemetry is not None:
+                telemetry.end(exchange)

@@ -25,6 +25,9 @@ from .sampling import chat_names, chat_params, named
 from .served import ServedModel
 from .service import Served, Service
 from .sse import DONE, encode
+from .stages import Tweak
+from .structured import vet
+from .tool_calls import ToolCalls
 
 
 @post(
@@ -44,16 +47,24 @@ async def create_chat_completion(
 async def answer_chat(scope: Scope, receive: Receive, data: ChatRequest, service: Service) -> ASGIApp:
     """Submit what is asked for, and return its answer."""
     exchange = Exchange.of(scope)
-    model = service.choose(data.model, exchange)
+    model = service.choose(data.model, exchange, data)
     if service.stages.filters is not None:
         await service.stages.filters.prompt(exchange, data)
-    with named(chat_names(data)):
-        params = chat_params(data, model.default_params)
+    context = context_of(scope, "chatcmpl-", data)
+
+    async def generate(model: ServedModel, tweak: Tweak) -> Generation:
+        asked = model.prompter.asked(data)
+        params = tweak(chat_params(data, model.default_params, asked))
+        await vet(model, params, exchange)
         started = time.monotonic()
-        prompt = await model.prompter.chat(data, params.max_tokens)
+        prompt = await model.prompter.chat(data, params.max_tokens, asked.offer)
         exchange.timings["tokenize"] = time.monotonic() - started
-        context = context_of(scope, "chatcmpl-", data)
         generation = await submit(service, exchange, model, data, context, [prompt], params)
+        generation.offer = asked.offer
+        return generation
+
+    with named(chat_names(data)):
+        model, generation = await service.answer(exchange, model, data, generate)
     form = ChatForm(data, generation, context, model)
     return await respond(service, scope, receive, form, generation, stream=data.stream)
 
@@ -61,16 +72,28 @@ async def answer_chat(scope: Scope, receive: Receive, data: ChatRequest, service
 class ChatForm:
     """Writes one request's answer, whole or in chunks."""
 
-    def __init__(self, data: ChatRequest, generation: Generation, context: RequestContext, model: ServedModel) -> None:
+    def __init__(
+        self,
+        data: ChatRequest,
+        generation: Generation,
+        context: RequestContext,
+        model: ServedModel,
+    ) -> None:
         self._data = data
+        offer = generation.offer
+        self._calls = [] if offer is None else [ToolCalls(offer) for _ in range(generation.num_choices)]
         self._generation = generation
         self._text = model.text
         self._started = [False] * generation.num_choices
+        if not (data.logprobs or data.return_token_ids):
+            generation.text_only()
+        echo = data.messages[-1].text if data.echo else ""
+        self._leads = [generation.lead(index, echo) for index in range(generation.num_choices)]
         self._envelope = {
             "id": context.id,
             "object": "chat.completion.chunk" if data.stream else "chat.completion",
             "created": int(time.time()),
-            "model": data.model or model.name,
+            "model": model.called(data.model),
             "system_fingerprint": model.fingerprint,
         }
 
@@ -95,7 +118,7 @@ class ChatForm:
         if self._data.return_token_ids:
             told = {**self._envelope, "prompt_token_ids": self._generation.prompts[0].token_ids}
             opening = Chunks(told, usage_key=options.include_usage)
-        plain = not (self._data.logprobs or self._data.return_token_ids)
+        plain = not (self._data.logprobs or self._data.return_token_ids or self._calls)
         async with aclosing(self._generation), aclosing(self._generation.deltas()) as deltas:
             async for index, delta in deltas:
                 usage = self._generation.usage() if options.continuous_usage_stats else None
@@ -106,10 +129,10 @@ class ChatForm:
                 if plain:
                     if delta.text:
                         events.append(chunks.raw(_plain_choice(index, delta.text), usage))
-                elif delta.text or delta.token_ids:
-                    events.append(chunks.choice(self._content(index, delta), usage))
+                elif delta.text or delta.token_ids or self._calls:
+                    events += [chunks.choice(choice, usage) for choice in self._content(index, delta)]
                 if delta.finish_reason is not None:
-                    events.append(chunks.choice(_closing(index, delta), usage))
+                    events.append(chunks.choice(self._closing(index, delta), usage))
                 if events:
                     yield b"".join(events)
             if options.include_usage:
@@ -117,12 +140,21 @@ class ChatForm:
             yield DONE
 
     def _whole_choice(self, choice: Choice) -> dict[str, Any]:
-        message = {"role": "assistant", "content": self._echoed() + choice.text, "refusal": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": self._leads[choice.index] + choice.text,
+            "refusal": None,
+        }
+        reason = choice.finish_reason
+        if self._calls:
+            calls = self._calls[choice.index]
+            message |= calls.message(choice.text)
+            reason = calls.finish_reason(reason)
         whole: dict[str, Any] = {
             "index": choice.index,
             "message": message,
             "logprobs": self._logprobs(choice),
-            "finish_reason": choice.finish_reason,
+            "finish_reason": reason,
             "stop_reason": choice.stop_reason,
         }
         if self._data.return_token_ids:
@@ -132,34 +164,35 @@ class ChatForm:
     def _opening(self, index: int) -> list[dict[str, Any]]:
         """Return the choices of a stream's first chunks: the role, and the last message where it is to be echoed."""
         deltas = [{"role": "assistant", "content": ""}]
-        if self._echoed():
-            deltas.append({"content": self._echoed()})
+        if self._leads[index]:
+            deltas.append({"content": self._leads[index]})
         return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for delta in deltas]
 
-    def _content(self, index: int, delta: GenerationDelta) -> dict[str, Any]:
-        choice: dict[str, Any] = {
-            "index": index,
-            "delta": {"content": delta.text},
-            "logprobs": self._logprobs(delta),
-            "finish_reason": None,
-        }
+    def _content(self, index: int, delta: GenerationDelta) -> list[dict[str, Any]]:
+        """Return the choices of the chunks that a delta becomes: one, but where there are tools."""
+        deltas: list[dict[str, Any]] = [{"content": delta.text}]
+        if self._calls:
+            deltas = self._calls[index].deltas(delta.text, last=delta.finish_reason is not None)
+            if not deltas and not (self._data.logprobs or self._data.return_token_ids):
+                return []
+        choices: list[dict[str, Any]] = [
+            {"index": index, "delta": each, "logprobs": None, "finish_reason": None} for each in deltas or [{}]
+        ]
+        choices[0]["logprobs"] = self._logprobs(delta)  # what tokens a piece of a call came from is not told apart
         if self._data.return_token_ids:
-            choice["token_ids"] = delta.token_ids
-        return choice
+            choices[0]["token_ids"] = delta.token_ids
+        return choices
 
     def _logprobs(self, part: Choice | GenerationDelta) -> dict[str, Any] | None:
         if not self._data.logprobs:
             return None
         return chat_logprobs(self._text, part.logprobs or (), as_ids=self._data.return_tokens_as_token_ids)
 
-    def _echoed(self) -> str:
-        return self._data.messages[-1].text if self._data.echo else ""
+    def _closing(self, index: int, delta: GenerationDelta) -> dict[str, Any]:
+        reason = self._calls[index].finish_reason(delta.finish_reason) if self._calls else delta.finish_reason
+        reasons = {"finish_reason": reason, "stop_reason": delta.stop_reason}
+        return {"index": index, "delta": {}, "logprobs": None, **reasons}
 
 
 def _plain_choice(index: int, text: str) -> bytes:
     return b'{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}' % (index, encode(text))
-
-
-def _closing(index: int, delta: GenerationDelta) -> dict[str, Any]:
-    reasons = {"finish_reason": delta.finish_reason, "stop_reason": delta.stop_reason}
-    return {"index": index, "delta": {}, "logprobs": None, **reasons}

@@ -26,6 +26,8 @@ from .sampling import completion_params, named
 from .served import ServedModel
 from .service import Served, Service
 from .sse import DONE, encode
+from .stages import Tweak
+from .structured import vet
 
 
 @post(
@@ -45,17 +47,22 @@ async def create_completion(
 async def complete(scope: Scope, receive: Receive, data: CompletionRequest, service: Service) -> ASGIApp:
     """Submit what is asked for, and return its answer."""
     exchange = Exchange.of(scope)
-    model = service.choose(data.model, exchange)
+    model = service.choose(data.model, exchange, data)
     if service.stages.filters is not None:
         await service.stages.filters.prompt(exchange, data)
-    with named({} if data.prompt_logprobs is not None else {"prompt_logprobs": "echo"}):
-        params = completion_params(data, model.default_params)
+    context = context_of(scope, "cmpl-", data)
+
+    async def generate(model: ServedModel, tweak: Tweak) -> Generation:
+        params = tweak(completion_params(data, model.default_params))
+        await vet(model, params, exchange)
         started = time.monotonic()
         prompts = await model.prompter.completion(data)
         exchange.timings["tokenize"] = time.monotonic() - started
         _check_together(data, prompts, params.n, model, service)
-        context = context_of(scope, "cmpl-", data)
-        generation = await submit(service, exchange, model, data, context, prompts, params)
+        return await submit(service, exchange, model, data, context, prompts, params)
+
+    with named({} if data.prompt_logprobs is not None else {"prompt_logprobs": "echo"}):
+        model, generation = await service.answer(exchange, model, data, generate)
     form = CompletionForm(data, generation, context, model)
     return await respond(service, scope, receive, form, generation, stream=data.stream)
 
@@ -96,6 +103,9 @@ class CompletionForm:
         self._generation = generation
         self._text = model.text
         self._wants_logprobs = data.logprobs is not None
+        if not (self._wants_logprobs or data.return_token_ids):
+            generation.text_only()
+        self._leads = self._echoes() if data.echo else []
         self._started = [False] * generation.num_choices
         self._logprobs = [
             LegacyLogprobs(
@@ -110,7 +120,7 @@ class CompletionForm:
             "id": context.id,
             "object": "text_completion",
             "created": int(time.time()),
-            "model": data.model or model.name,
+            "model": model.called(data.model),
             "system_fingerprint": model.fingerprint,
         }
 
@@ -145,7 +155,7 @@ class CompletionForm:
         self._started[index] = True
         text = part.text
         if first and self._data.echo:
-            text = self._prompt_text(index) + text
+            text = self._leads[index] + text
         choice: dict[str, Any] = {
             "index": index,
             "text": text,
@@ -166,10 +176,15 @@ class CompletionForm:
             return None
         shape = None
         logprobs = self._logprobs[index]
-        if first and self._data.echo:
+        if first and self._data.echo and not self._generation.is_lead_changed(index):
             shape = logprobs.first(self._generation.prompt_of(index).token_ids[0])
             shape = logprobs.extend(part.prompt_logprobs or (), shape)
-        return logprobs.extend(part.logprobs or (), shape)
+        return logprobs.extend(part.logprobs or (), shape, part.offsets)
+
+    def _echoes(self) -> list[str]:
+        """Return what is put before each choice's text."""
+        generation = self._generation
+        return [generation.lead(index, self._prompt_text(index)) for index in range(generation.num_choices)]
 
     def _prompt_text(self, index: int) -> str:
         prompt = self._generation.prompt_of(index)

@@ -33,7 +33,7 @@ Prompt = Annotated[str | list[str] | TokenIds | list[TokenIds], PlainValidator(c
 class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
-    unsupported: ClassVar = {**UNSUPPORTED, "suffix": ("",), "response_format": ({"type": "text"},)}
+    unsupported: ClassVar = {**UNSUPPORTED, "suffix": ("",)}
 
     prompt: Prompt
     max_tokens: int = Field(default=16, description="0 scores the prompt only.")
@@ -85,11 +85,8 @@ class ChatRequest(SamplingFields):
 
     unsupported: ClassVar = {
         **UNSUPPORTED,
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
         "modalities": (["text"],),
         "audio": (),
         "prediction": (),
@@ -111,6 +108,11 @@ class ChatRequest(SamplingFields):
     add_special_tokens: bool = Field(default=False, description="The chat template writes them itself.")
     chat_template: str = Field(default="", description="Jinja text that replaces the model's template.")
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    tools: Items[dict[str, Any]] = Field(default_factory=list, description="Functions that may be called.")
+    tool_choice: str | dict[str, Any] | None = Field(
+        default=None, description="none, auto, required, or a function by its name."
+    )
+    parallel_tool_calls: bool = Field(default=True, description="Several calls in one answer.")
 
     @model_validator(mode="after")
     def _check_chat(self) -> ChatRequest:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..text import TextModel
+from ..tools.conversation import in_words, knows_tools
+from ..tools.formats import FORMATS, format_of
+from ..tools.offer import Offer, read_offer
 from .errors import ApiError
 from .generation import Prompt
 from .openai_schemas import ChatRequest, CompletionRequest, TokenizeRequest
 from .settings import ServerSettings
+from .structured import Asked, form_of
 
 _INLINE_CHARACTERS = 4096  # below this a text is tokenized in less time than a thread takes to answer
 _MESSAGE_CHARACTERS = 16  # what a message counts for besides its content
@@ -25,6 +29,9 @@ class Prompter:
         self._text = text
         self._settings = settings
         self._max_model_len = max_model_len
+        parser = "auto" if settings.features.structured is None else settings.features.structured.tool_call_parser
+        self._tool_format = format_of(text.chat_template) if parser == "auto" else FORMATS[parser]
+        self._special = {text.token_text(token_id): token_id for token_id in text.vocabulary.special_ids}
         self._max_characters = max_model_len * max(map(len, text.tokenizer.get_vocab()), default=1)
 
     async def completion(self, request: CompletionRequest) -> list[Prompt]:
@@ -38,11 +45,17 @@ class Prompter:
         prompts = [next(encoded) if isinstance(prompt, str) else Prompt(prompt) for prompt in request.prompts]
         return [self._truncate(prompt, request.truncate_prompt_tokens, request.max_tokens) for prompt in prompts]
 
-    async def chat(self, request: ChatRequest, max_tokens: int | None) -> Prompt:
+    def asked(self, request: ChatRequest) -> Asked:
+        """Return what a conversation asks of its answer's form, tools included. Raises ParameterError."""
+        form = self._tool_format
+        offer = read_offer(request.tools, request.tool_choice, parallel=request.parallel_tool_calls, form=form)
+        return Asked(form_of(request), offer, self._special)
+
+    async def chat(self, request: ChatRequest, max_tokens: int | None, offer: Offer | None = None) -> Prompt:
         """Apply the chat template and tokenize."""
         if request.truncate_prompt_tokens is None:
             self._check_length(sum(len(message.text) for message in request.messages), "messages")
-        prompt = Prompt(await self.render(request))
+        prompt = Prompt(await self.render(request, offer))
         return self._truncate(prompt, request.truncate_prompt_tokens, max_tokens or 1)
 
     async def plain(self, text: str, *, keep: int | None = None, field: str) -> Prompt:
@@ -51,23 +64,35 @@ class Prompter:
             self._check_length(len(text), field)
         return self._truncate(await run_text(lambda: self._encode(text), len(text)), keep, 0)
 
-    async def render(self, request: ChatRequest | TokenizeRequest) -> list[int]:
+    async def render(self, request: ChatRequest | TokenizeRequest, offer: Offer | None = None) -> list[int]:
         """Return the token ids of a conversation. Raises ApiError for a template that is not trusted."""
         if request.chat_template and not self._settings.trust_request_chat_template:
             message = "chat_template is not taken from requests: start the server with --trust-request-chat-template"
             raise ApiError(400, message, param="chat_template", code="unsupported_parameter")
-        messages = [message.for_template() for message in request.messages]
+        messages, kwargs = self._with_tools([message.for_template() for message in request.messages], request, offer)
         size = sum(_MESSAGE_CHARACTERS + len(message["content"]) for message in messages)
         return await run_text(
             lambda: self._text.apply_chat_template(
                 messages,
                 add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
                 continue_final_message=request.continue_final_message,
-                template_kwargs=request.chat_template_kwargs or None,
+                template_kwargs=kwargs or None,
                 chat_template=request.chat_template or None,
             ),
-            size,
+            _INLINE_CHARACTERS + 1 if offer is not None else size,
         )
+
+    def _with_tools(
+        self, messages: list[dict[str, Any]], request: ChatRequest | TokenizeRequest, offer: Offer | None
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Return messages and variables for the chat template: one that knows of no tools is told of them in words."""
+        kwargs = request.chat_template_kwargs
+        tools = [] if offer is None else offer.given
+        if offer is None and not any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
+            return messages, kwargs
+        if knows_tools(request.chat_template or self._text.chat_template or ""):
+            return messages, {**kwargs, "tools": list(tools)} if tools else kwargs
+        return in_words(messages, tools, self._tool_format), kwargs
 
     def _encode(self, text: str, special: bool = True) -> Prompt:
         return Prompt(self._text.encode(text, add_special_tokens=special), text)

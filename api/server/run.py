@@ -13,12 +13,16 @@ import uvicorn
 
 from ...plugins.build import EngineConfig
 from ..engine import AsyncEngine
+from ..gateway.openness import check_openness
 from .app import build_app
-from .connection import Connection
+from .assembly import Assembly
+from .connections import Connections
 from .service import Service
 from .settings import ServerSettings
+from .solo import Models
 
 OnStarted = Callable[[str, AsyncEngine], None]
+OnFleet = Callable[[str, Service], None]
 
 _LAST_WORDS = 5.0  # seconds for cut streams to get their error event out
 EXIT_FORCED = 1
@@ -27,16 +31,24 @@ YOUNG_OBJECTS = 10_000
 """Made since the collector last looked, before it looks again. A request has some hundreds, and none in cycles."""
 
 
-def serve(config: EngineConfig, settings: ServerSettings, *, on_started: OnStarted | None = None) -> int:
+def serve(
+    config: EngineConfig,
+    settings: ServerSettings,
+    *,
+    on_started: OnStarted | None = None,
+    on_fleet: OnFleet | None = None,
+) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code.
 
     The port is open at once: health/live answers while the engine starts, everything else is 503. `on_started` is
-    called with the URL and the engine when requests are taken. Raises OSError for an address that cannot be bound and
-    EngineFailed for an engine that cannot start.
+    called with the URL and the engine when requests are taken; where there are several models, `on_fleet` in its place,
+    with the URL and the service. Raises OSError for an address that cannot be bound, EngineFailed for an engine that
+    cannot start, TooOpen for an address that others reach without keys, and what a feature has against its settings.
     """
+    check_openness(settings.host, settings.features.gateway)
     listener = bind(settings.host, settings.port)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Run(config, settings, listener, on_started).run())
+        return runner.run(_Run(config, settings, listener, on_started, on_fleet).run())
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -75,12 +87,18 @@ class _Run:
     """One run of the server."""
 
     def __init__(
-        self, config: EngineConfig, settings: ServerSettings, listener: socket.socket, on_started: OnStarted | None
+        self,
+        config: EngineConfig,
+        settings: ServerSettings,
+        listener: socket.socket,
+        on_started: OnStarted | None,
+        on_fleet: OnFleet | None,
     ) -> None:
         self._config = config
         self._settings = settings
         self._listener = listener
         self._on_started = on_started
+        self._on_fleet = on_fleet
         self._service = Service(settings)
         self._stop = asyncio.Event()
         self._forced = asyncio.Event()
@@ -88,19 +106,24 @@ class _Run:
     async def run(self) -> int:
         """Start, serve, drain and stop."""
         self._listen_to_signals()
+        assembly = Assembly(self._service, self._config)
+        models = await assembly.open()
+        try:
+            return await self._serve(models)
+        finally:
+            await assembly.close()
+
+    async def _serve(self, models: Models) -> int:
         server = _Server(_uvicorn_config(self._service, self._settings))
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
         serving.add_done_callback(lambda _: self._stop.set())
-        engine: AsyncEngine | None = None
         try:
-            engine = await self._start_engine()
-            if engine is not None:
-                self._started(engine)
+            if await self._start(models):
+                self._started()
                 await self._stop.wait()
-                await self._drain(engine)
+                await self._drain(models)
         finally:
-            if engine is not None:
-                await engine.stop()  # what is left in flight ends with an error event
+            await models.close()  # what is left in flight ends with an error event
             server.should_exit = True
             server.force_exit = self._forced.is_set()
             await serving
@@ -118,24 +141,28 @@ class _Run:
         self._service.draining = True
         self._stop.set()
 
-    def _started(self, engine: AsyncEngine) -> None:
-        self._service.attach(engine)
+    def _started(self) -> None:
         gc.collect()
         gc.freeze()  # what start-up made stays: the collector need not look at it again and again
         gc.set_threshold(YOUNG_OBJECTS)
-        if self._on_started is not None:
-            self._on_started(url_of(self._listener), engine)
+        url = url_of(self._listener)
+        if self._service.fleet is not None and self._on_fleet is not None:
+            self._on_fleet(url, self._service)
+        elif self._on_started is not None:
+            self._on_started(url, self._service.default.engine)
 
-    async def _start_engine(self) -> AsyncEngine | None:
-        """Return the engine, or None when a signal came first."""
-        starting = asyncio.create_task(AsyncEngine.start(self._config, self._settings.limits))
+    async def _start(self, models: Models) -> bool:
+        """Bring the models up; say whether that was done before a signal came."""
+        starting = asyncio.create_task(models.start())
         await _first(starting, self._stop.wait())
-        return None if starting.cancelled() else starting.result()
+        if not starting.cancelled():
+            starting.result()
+        return not starting.cancelled()
 
-    async def _drain(self, engine: AsyncEngine) -> None:
+    async def _drain(self, models: Models) -> None:
         """Let what runs finish, within the timeout and unless a second signal comes."""
         self._service.draining = True
-        await _first(engine.drain(self._settings.drain_timeout), self._forced.wait())
+        await _first(models.drain(self._settings.drain_timeout), self._forced.wait())
 
 
 async def _first(*waiting: Awaitable[object]) -> None:
@@ -151,7 +178,7 @@ async def _first(*waiting: Awaitable[object]) -> None:
 def _uvicorn_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         build_app(service),
-        http=Connection,
+        http=Connections(settings.limits, service.metrics.rejected),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,

@@ -11,6 +11,7 @@ from ..text import SamplingParams
 from .errors import renamed
 from .openai_schemas import ChatRequest, CompletionRequest
 from .schemas import SAMPLING_FIELDS, SamplingFields
+from .structured import Asked, asked_of
 
 
 @contextmanager
@@ -30,12 +31,13 @@ def completion_params(request: CompletionRequest, defaults: Mapping[str, Any]) -
     scored = [n for n in (request.prompt_logprobs, request.logprobs if request.echo else None) if n is not None]
     return SamplingParams(
         **fields,
+        structured_outputs=asked_of(request).outputs(),
         logprobs=request.logprobs,
         prompt_logprobs=-1 if -1 in scored else max(scored, default=None),  # -1: the whole vocabulary
     )
 
 
-def chat_params(request: ChatRequest, defaults: Mapping[str, Any]) -> SamplingParams:
+def chat_params(request: ChatRequest, defaults: Mapping[str, Any], asked: Asked) -> SamplingParams:
     """Return what a chat completion asks for; with no max_completion_tokens, as many as the context has room for."""
     fields = {"max_tokens": None, **defaults, **_given(request)}
     limits = [limit for limit in (request.max_completion_tokens, request.max_tokens) if limit is not None]
@@ -43,6 +45,8 @@ def chat_params(request: ChatRequest, defaults: Mapping[str, Any]) -> SamplingPa
         fields["max_tokens"] = limits[0]
     return SamplingParams(
         **fields,
+        structured_outputs=asked.outputs(),
+        shown_special_tokens=asked.shown_special_tokens,
         logprobs=request.top_logprobs if request.logprobs else None,
         prompt_logprobs=request.prompt_logprobs,
     )

@@ -47,11 +47,6 @@ UNSUPPORTED: Mapping[str, Sequence[Any]] = {
     "use_beam_search": (False,),
     "length_penalty": (1, 1.0),
     "logits_processors": ([],),
-    "structured_outputs": ({},),
-    "guided_json": (),
-    "guided_regex": ("",),
-    "guided_choice": ([],),
-    "guided_grammar": ("",),
     "structural_tag": (),
     "prompt_embeds": ("", []),
     "kv_transfer_params": ({},),
@@ -115,6 +110,16 @@ class SamplingFields(RequestModel):
     ignore_eos: bool = False
     min_tokens: int = 0
     skip_special_tokens: bool = True
+    response_format: dict[str, Any] = Field(
+        default_factory=dict, description="text, json_object, or json_schema with a schema."
+    )
+    structured_outputs: dict[str, Any] = Field(
+        default_factory=dict, description="One of json, json_object, regex, choice and grammar."
+    )
+    guided_json: Any = Field(default=None, description="An older name of structured_outputs.json.")
+    guided_regex: str = Field(default="", description="Likewise, of regex.")
+    guided_choice: Items[str] = Field(default_factory=list, description="Likewise, of choice.")
+    guided_grammar: str = Field(default="", description="Likewise, of grammar.")
     n: int = Field(default=1, description="Choices for each prompt, 1 to 128.")
     best_of: int | None = Field(default=None, description="Must equal n.")
     prompt_logprobs: int | None = Field(
@@ -128,6 +133,7 @@ class SamplingFields(RequestModel):
     return_token_ids: bool = False
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Lower runs first.")
     request_id: str = Field(default="", max_length=128)
+    user: str = Field(default="", max_length=512, description="Your user, who stays with one arm of an experiment.")
     cache_salt: str = Field(default="", max_length=1024, description="Prefix caches are shared among equal salts only.")
     stream: bool = False
     stream_options: StreamOptions = Field(default_factory=StreamOptions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ..engine import AsyncEngine
@@ -12,25 +12,40 @@ from ..text import TextModel
 from .prompts import Prompter
 from .settings import ServerSettings
 
+if TYPE_CHECKING:
+    from ..fleet.leases import Leases
+
 
 class ServedModel:
     """A model whose engine is up."""
 
-    def __init__(self, engine: AsyncEngine, settings: ServerSettings) -> None:
-        """Serve this engine. Raises ParameterError for a chat template (a setting) that is no valid one."""
+    def __init__(self, engine: AsyncEngine, settings: ServerSettings, *, family: str = "", version: str = "") -> None:
+        """Serve this engine, maybe as a version of a family of models.
+
+        Raises ParameterError for a chat template (a setting) that is no valid one.
+        """
         if settings.chat_template:
             engine.text.use_chat_template(settings.chat_template)
         self.engine = engine
         self.names = settings.served_model_names or (default_name(Path(engine.info.model)),)  # the first is its id
+        self.family = family or self.names[0]  # what its versions have in common
+        self.version = version  # 64 hexadecimal digits; empty where the server knows of no versions
+        self.leases: Leases | None = None  # counts the requests that hold it, where it may be made to go
         self.fingerprint = _fingerprint(engine)
         self.prompter = Prompter(engine.text, engine.info.max_model_len, settings)
+        if settings.features.structured is not None:
+            engine.vetting.settings = settings.features.structured
         model_defaults = settings.generation_config == "model"
         self.default_params: dict[str, Any] = engine.text.default_params() if model_defaults else {}
 
     @property
     def name(self) -> str:
-        """The model's id, which answers carry when they were asked for no model by name."""
+        """The model's id, which answers carry when they were asked for no model by name: name@version in a fleet."""
         return self.names[0]
+
+    def called(self, asked: str) -> str:
+        """Return what an answer calls the model: as it was asked for, or exactly, where there are versions."""
+        return self.names[0] if self.version else asked or self.names[0]
 
     @property
     def text(self) -> TextModel:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..engine.limits import Limits
+from .features import Features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class ServerSettings:
     slow_reader_timeout: float = 30.0  # seconds that the client of a stream may take nothing
     drain_timeout: float = 30.0  # seconds that running requests get after SIGTERM
     keep_alive_timeout: int = 75  # seconds that an idle connection stays open
+    features: Features = field(default_factory=Features)  # what is off by default
 
     def __post_init__(self) -> None:
         """Refuse values that no server could honour."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from ..engine import GenerationDelta
+    from ..engine import GenerationDelta, GenerationStream
+    from ..engine.in_flight import Meter
+    from ..safety.filters import Classifier
+    from ..text import SamplingParams, TextModel
     from .exchange import Exchange
+    from .generation import Generation
     from .schemas import RequestModel
+    from .served import ServedModel
 
 
 class Gate(Protocol):
@@ -22,19 +28,37 @@ class Gate(Protocol):
         """Accept the model that is asked for. Raises ApiError 403."""
         ...
 
-    async def admit(self, exchange: Exchange, num_prompt_tokens: int, max_output_tokens: int) -> None:
-        """Wait for the request's turn. Token counts are of all prompts and choices. Raises ApiError 400 or 429.
+    async def admit(self, exchange: Exchange, prompt_lens: Sequence[int], params: SamplingParams) -> SamplingParams:
+        """Wait for the request's turn, and return its parameters, kept within what its key allows.
 
-        Whoever came in leaves through `exchange.on_end`.
+        Whoever came in leaves through `exchange.on_end`. Raises ApiError 400 and 429, ParameterError and Overloaded.
         """
+        ...
+
+    def watch(self, exchange: Exchange, streams: Sequence[GenerationStream]) -> None:
+        """See when the engine has done what was admitted: the next may have the place, however slow the reader is."""
         ...
 
 
 class OutputFilter(Protocol):
     """Looks at one generation's output before it leaves."""
 
+    with_tokens: bool  # whether anybody is shown token ids or log-probabilities
+
+    def lead(self, index: int, text: str) -> None:
+        """Put a text before a choice's own, such as an echoed prompt, before anything is fed."""
+        ...
+
+    def is_lead_changed(self, index: int) -> bool:
+        """Whether that text, taken alone, is not released as it is."""
+        ...
+
     def feed(self, index: int, delta: GenerationDelta) -> GenerationDelta | None:
         """Return what may leave now of choice `index`; None: nothing. What was held back comes with a later delta."""
+        ...
+
+    def whole(self, text: str) -> str:
+        """Return what may leave of a text that is all there."""
         ...
 
 
@@ -45,7 +69,12 @@ class Filters(Protocol):
         """Look at a request's text, and maybe change it in place. Raises ApiError for what may not go in."""
         ...
 
-    def output(self, exchange: Exchange) -> OutputFilter | None:
+    @property
+    def classifier(self) -> Classifier | None:
+        """What judges texts for /v1/moderations; None: nothing does."""
+        ...
+
+    def output(self, exchange: Exchange, text: TextModel, *, skip_special_tokens: bool) -> OutputFilter | None:
         """Return a filter for one generation; None: it may pass as it is."""
         ...
 
@@ -53,8 +82,54 @@ class Filters(Protocol):
 class Ledger(Protocol):
     """Remembers what was used."""
 
-    def open(self, exchange: Exchange) -> None:
-        """Watch over an exchange that is about to use an engine. Raises ApiError for a budget that is spent."""
+    async def open(self, exchange: Exchange, model: ServedModel, num_prompt_tokens: int) -> Meter | None:
+        """Watch over an exchange that is about to use a model; the meter may end it early.
+
+        Raises ApiError for a budget that is spent. It may be called for several models, one after the other.
+        """
+        ...
+
+    def cost(self, exchange: Exchange) -> float:
+        """Return what an exchange has cost so far, by the price table."""
+        ...
+
+
+Tweak = Callable[["SamplingParams"], "SamplingParams"]
+Generate = Callable[["ServedModel", Tweak], Awaitable["Generation"]]
+"""Submits a request to a model, with its parameters changed by the tweak."""
+
+
+class Traffic(Protocol):
+    """Decides which model answers, and what else is to be done with a request."""
+
+    def redirect(self, exchange: Exchange, asked: str, data: object) -> str:
+        """Return the name of the model that is to answer a request for the name `asked`: maybe the same."""
+        ...
+
+    async def answer(
+        self, exchange: Exchange, model: ServedModel, data: object, generate: Generate
+    ) -> tuple[ServedModel, Generation]:
+        """Have `model` or another one answer a request for `exchange.asked`. Raises as Service.submit."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Tells an operator of each exchange. Raises nothing."""
+
+    def begin(self, exchange: Exchange) -> None:
+        """A request has arrived."""
+        ...
+
+    def head(self, exchange: Exchange) -> None:
+        """An answer's head is about to leave."""
+        ...
+
+    def end(self, exchange: Exchange) -> None:
+        """The answer is out, or the client has left."""
+        ...
+
+    def headers(self, exchange: Exchange) -> Mapping[str, str]:
+        """Return what carries the exchange's trace on to a server that is asked on its behalf."""
         ...
 
 
@@ -65,3 +140,5 @@ class Stages:
     gate: Gate | None = None
     filters: Filters | None = None
     ledger: Ledger | None = None
+    traffic: Traffic | None = None
+    telemetry: Telemetry | None = None

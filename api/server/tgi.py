@@ -21,6 +21,7 @@ from .requests import context_of
 from .sampling import named
 from .service import Served, Service
 from .sse import EventStream, encode, event
+from .structured import vet
 from .tgi_answers import GenerateResponse, Info, TgiError
 from .tgi_forms import ShortForm, TgiForm
 from .tgi_params import PARAMETER_NAMES, generate_params, generate_prompt
@@ -123,6 +124,7 @@ async def _answer(
     with named(PARAMETER_NAMES):
         prompt = await generate_prompt(data, model.prompter)
         params = generate_params(data, prompt, facts.max_model_len, stream=stream)
+        await vet(model, params, exchange)
         context = context_of(request.scope, "gen-")
         validated = time.monotonic()
         exchange.timings["tokenize"] = validated - started

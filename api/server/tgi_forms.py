@@ -9,11 +9,14 @@ from typing import Any
 from ...core.types import TokenLogprobs
 from ..engine import GenerationDelta
 from ..text import SamplingParams, TextModel
+from .errors import ApiError
 from .generation import Choice, Generation
 from .logprobs import clamp
 from .sse import event
 from .tgi_params import seed_of
 from .tgi_schemas import GenerateRequest
+
+BLOCKED = "content_filter"
 
 
 class ShortForm:
@@ -21,9 +24,11 @@ class ShortForm:
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
+        generation.text_only()
 
     def answer(self, choice: Choice) -> dict[str, Any]:
-        """Return the whole answer."""
+        """Return the whole answer. Raises ApiError for one that a filter ended."""
+        _check(choice)
         return {"text": choice.text}
 
     async def events(self) -> AsyncGenerator[bytes]:
@@ -32,6 +37,7 @@ class ShortForm:
             async for _, delta in deltas:
                 if delta.text or delta.finish_reason:
                     yield event({"text": delta.text})
+                _check(delta)
 
 
 class TgiForm:
@@ -45,14 +51,17 @@ class TgiForm:
         self._generation = generation
         self._text = text
         self._lead = request.inputs if request.parameters.return_full_text else ""
+        if params.logprobs is None:
+            generation.text_only()
 
     def answer(self, choice: Choice) -> dict[str, Any]:
-        """Return the whole answer."""
-        answer: dict[str, Any] = {"generated_text": self._lead + choice.text}
+        """Return the whole answer. Raises ApiError for one that a filter ended."""
+        _check(choice)
+        answer: dict[str, Any] = {"generated_text": self._generation.joined(self._lead, choice.text)}
         if self._asked.details:
             answer["details"] = {
                 "finish_reason": _finish_reason(choice),
-                "generated_tokens": len(choice.token_ids),
+                "generated_tokens": self._generation.num_output_tokens,
                 "seed": seed_of(self._params),
                 "prefill": self._prefill(choice),
                 "tokens": [self._token(item) for item in choice.logprobs],
@@ -64,31 +73,34 @@ class TgiForm:
     async def events(self) -> AsyncGenerator[bytes]:
         """Yield one event for each token; those of one step together."""
         parts: list[str] = []
+        waiting = ""  # text that came without a token: a filter let go of a part of one, or put a label in its place
         index = 0
         async with aclosing(self._generation), aclosing(self._generation.deltas()) as deltas:
             async for _, delta in deltas:
                 parts.append(delta.text)
+                waiting += delta.text
                 events = []
-                for item, piece in self._pieces(delta):
+                is_last = delta.finish_reason is not None
+                tokens = delta.logprobs or ([_NO_TOKEN] if is_last else [])
+                for item, piece in self._pieces(tokens, waiting) if tokens else ():
                     index += 1
+                    waiting = ""
                     events.append({**self._stream_token(item, piece), "index": index})
-                if delta.finish_reason is not None and events:
+                if is_last and delta.finish_reason != BLOCKED:
                     events[-1] |= {
-                        "generated_text": self._lead + "".join(parts),
+                        "generated_text": self._generation.joined(self._lead, "".join(parts)),
                         "details": self._stream_details(delta),
                     }
                 if events:
                     yield b"".join(map(event, events))
+                _check(delta)
 
-    def _pieces(self, delta: GenerationDelta) -> list[tuple[TokenLogprobs, str]]:
-        """Share a delta's text out among its tokens, so that the tokens' texts in a row are the generated text."""
-        tokens = delta.logprobs or []
+    def _pieces(self, tokens: list[TokenLogprobs], text: str) -> list[tuple[TokenLogprobs, str]]:
+        """Share a text out among its tokens, so that the tokens' texts in a row are the generated text."""
         texts = [self._text.token_text(token.token_id) for token in tokens]
-        if "".join(texts) != delta.text:
-            texts = [""] * (len(tokens) - 1) + [
-                delta.text
-            ]  # held back text or a part of a character: all with the last
-        return list(zip(tokens, texts, strict=False))
+        if "".join(texts) != text:
+            texts = [""] * (len(tokens) - 1) + [text]  # held back text or a part of a character: all with the last
+        return list(zip(tokens, texts, strict=True))
 
     def _stream_token(self, item: TokenLogprobs, piece: str) -> dict[str, Any]:
         token = {**self._token(item), "text": piece}
@@ -127,6 +139,16 @@ class TgiForm:
             "logprob": clamp(logprob),
             "special": token_id in self._text.vocabulary.special_ids,
         }
+
+
+_NO_TOKEN = TokenLogprobs(token_id=0, logprob=0.0, rank=0, top=[])
+"""Stands for the tokens of a text that a filter changed, which are not shown."""
+
+
+def _check(part: Choice | GenerationDelta) -> None:
+    """Raise ApiError for an answer that a filter ended: TGI has no finish_reason that would say so."""
+    if part.finish_reason == BLOCKED:
+        raise ApiError(400, "the answer was stopped by a content filter", code=BLOCKED)
 
 
 def _finish_reason(part: Choice | GenerationDelta) -> str:

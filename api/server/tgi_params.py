@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
+from ..errors import ParameterError
+from ..structured.outputs import StructuredOutputs
 from ..text import SamplingParams
 from .generation import Prompt
 from .prompts import Prompter
-from .tgi_schemas import GenerateParameters, GenerateRequest
+from .tgi_schemas import GenerateParameters, GenerateRequest, Grammar
 
 PARAMETER_NAMES = {
     "max_tokens": "max_new_tokens",
@@ -48,8 +50,20 @@ def generate_params(request: GenerateRequest, prompt: Prompt, max_model_len: int
         include_stop_str_in_output=True,
         logprobs=asked.top_n_tokens if stream or asked.details else None,
         prompt_logprobs=0 if asked.decoder_input_details else None,
+        structured_outputs=None if asked.grammar is None else _form(asked.grammar),
         **fields,
     )
+
+
+def _form(grammar: Grammar) -> StructuredOutputs:
+    if grammar.type == "regex":
+        return StructuredOutputs(regex=grammar.value, name="grammar")
+    schema = grammar.value
+    if grammar.type == "json_schema":
+        if not isinstance(schema, dict) or "schema" not in schema:
+            raise ParameterError("grammar", schema, "an object with a schema")
+        schema = schema["schema"]
+    return StructuredOutputs(json=schema, name="grammar")
 
 
 def _is_sampled(asked: GenerateParameters) -> bool:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from .errors import ApiError
 from .schemas import Items, RequestModel
+
+
+class Grammar(RequestModel):
+    """A JSON schema, by itself or with a name, or a regular expression."""
+
+    type: Literal["json", "json_schema", "regex"]
+    value: Any
 
 
 class GenerateParameters(RequestModel):
@@ -16,7 +23,6 @@ class GenerateParameters(RequestModel):
     unsupported: ClassVar = {
         "adapter_id": ("",),
         "best_of": (1,),
-        "grammar": (),
         "typical_p": (1, 1.0),
         "watermark": (False,),
     }
@@ -38,6 +44,7 @@ class GenerateParameters(RequestModel):
     details: bool = False
     decoder_input_details: bool = Field(default=False, description="Score the prompt; needs details, and no stream.")
     top_n_tokens: int = Field(default=0, ge=0, description="Alternatives for each token.")
+    grammar: Grammar | None = Field(default=None, description="What the text must be.")
 
 
 class GenerateRequest(RequestModel):

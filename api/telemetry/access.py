@@ -48,7 +48,8 @@ def log_access(exchange: Exchange, *, with_address: bool) -> None:
     """Write the line: as `name=value` pairs, or as fields where lines are JSON."""
     if log.isEnabledFor(logging.INFO):
         fields = access_fields(exchange, with_address=with_address)
-        log.info("%s", _Pairs(fields), extra={FIELDS: fields})
+        short = f"{fields['method']} {exchange.route} {exchange.status}"
+        log.info("%s", _Pairs(fields), extra={FIELDS: {"message": short, **fields}})
 
 
 class _Pairs:

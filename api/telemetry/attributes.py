@@ -34,7 +34,7 @@ def span_name(exchange: Exchange) -> str:
 def span_attributes(exchange: Exchange) -> dict[str, Value]:
     """Return what the span of an exchange that has ended says."""
     found: dict[str, Value] = {
-        "http.request.method": exchange.scope.get("method", ""),
+        "http.request.method": str(exchange.scope.get("method", "")),
         "http.route": exchange.route,
         "http.response.status_code": exchange.status,
         "isotoken.request_id": exchange.id,

@@ -2,9 +2,9 @@
 
 A grammar is a JSON object, as text, of one of these types:
 
-- `{"type": "json", "schema": {...}}`: a value of a JSON schema. `"whitespace": false` lets none stand between its
-  parts, a pattern what it matches; `"lenient": true` passes over keywords that cannot be enforced, which else are
-  refused.
+- `{"type": "json", "schema": {...}}`: a value of a JSON schema. Between its parts may stand what the pattern
+  `"whitespace"` matches, by default a space or an indented new line, nothing if it is false. `"lenient": true` passes
+  over keywords that cannot be enforced, which else are refused.
 - `{"type": "regex", "pattern": "..."}`: text that the pattern matches as a whole.
 - `{"type": "choice", "choices": ["...", ...]}`: one of these texts.
 - `{"type": "grammar", "text": "..."}`: a context-free grammar, in a form that the compiler reads. Only by itself.

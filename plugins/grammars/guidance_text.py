@@ -10,6 +10,8 @@ from typing import Any
 Grammar = Mapping[str, Any]
 
 MAX_PARTS = 4096
+WHITESPACE = r" |\n[ \t]{0,32}"
+"""Between the parts of JSON: a space, or a new line with its indentation. A model at a loss could go on with any more."""
 
 
 def read_grammar(text: str) -> Grammar:
@@ -54,9 +56,9 @@ def _schema(grammar: Grammar) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ValueError("a JSON schema is an object, true or false")
     whitespace = grammar.get("whitespace")
-    options: dict[str, Any] = {"lenient": bool(grammar.get("lenient")), "whitespace_flexible": whitespace is not False}
-    if isinstance(whitespace, str):
-        options["whitespace_pattern"] = whitespace
+    options: dict[str, Any] = {"lenient": bool(grammar.get("lenient")), "whitespace_flexible": False}
+    if whitespace is not False:
+        options["whitespace_pattern"] = whitespace or WHITESPACE
     return {**schema, "x-guidance": options}
 
 

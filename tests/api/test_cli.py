@@ -75,7 +75,7 @@ def test_every_limit_has_a_flag_with_the_same_default() -> None:
 def test_every_server_setting_has_a_flag_with_the_same_default() -> None:
     assert ServerFlags().settings(LimitFlags()) == ServerSettings()
     renamed = {"served_model_names": "served_model_name", "route_plugins": "enable_routes"}
-    settings = {renamed.get(each.name, each.name) for each in fields(ServerSettings)} - {"limits"}
+    settings = {renamed.get(each.name, each.name) for each in fields(ServerSettings)} - {"limits", "features"}
     assert settings == {each.name for each in fields(ServerFlags)} - {"log_level"}  # the command's own
 
 

@@ -247,3 +247,19 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(guidance, "find_spec", lambda name: None)
     with pytest.raises(Unsupported, match=r"isotoken\[structured\]"):
         GuidanceCompiler(context())
+
+
+@pytest.mark.parametrize(
+    ("whitespace", "good", "bad"),
+    [
+        (None, ["[1,2]", "[1, 2]", "[\n  1,\n\t2\n]"], ["[1,  2]", "[1,\n\n2]", " [1]", "[1] "]),
+        (False, ["[1,2]"], ["[1, 2]"]),
+        ("  ", ["[1,  2]", "[1,2]"], ["[1, 2]"]),
+    ],
+)
+def test_white_space_in_json_is_bounded(
+    compiler: GuidanceCompiler, whitespace: Any, good: list[str], bad: list[str]
+) -> None:
+    grammar = {**schema(type="array", items={"type": "integer"}), "whitespace": whitespace}
+    assert [accepts(compiler, grammar, text) for text in good] == [True] * len(good)
+    assert [accepts(compiler, grammar, text) for text in bad] == [False] * len(bad)

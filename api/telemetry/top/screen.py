@@ -100,7 +100,7 @@ def _models(models: Sequence[ModelFigures], width: int) -> Table:
         if shown:
             table.add_column(name, justify="right", no_wrap=True)
     for model in models:
-        cells = [
+        cells: list[tuple[str | Text, bool]] = [
             (model.name, True),
             (Text(model.state, style="green" if model.state == "ready" else "red"), True),
             (f"{model.running:.0f}/{model.places:.0f}" if wide else f"{model.running:.0f}", True),

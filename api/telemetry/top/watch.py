@@ -50,11 +50,17 @@ def watch(read: Callable[[], Scrape], console: Console, screen: Screen, interval
                 return
 
 
+def _sleep(seconds: float) -> bool:
+    """Wait where there are no keys."""
+    time.sleep(seconds)
+    return False
+
+
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], bool]]:
     """Give a function that waits so many seconds, and says whether a key that quits was pressed meanwhile."""
     if not sys.stdin.isatty() or sys.platform == "win32":
-        yield lambda seconds: bool(time.sleep(seconds))
+        yield _sleep
         return
     import termios  # noqa: PLC0415  (not on Windows)
     import tty  # noqa: PLC0415

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -33,6 +34,8 @@ TEXTS = [
     "naïve café, 日本語, 🙂 smile",
 ]
 SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+
+_LABEL = re.compile(r'\w+="[^"]*"')
 
 SERVE = """
 import json, sys
@@ -80,11 +83,14 @@ class Served:
         return found
 
     def metric(self, name: str, labels: str = "") -> float:
-        """Return one sample of /metrics; 0 where there is none yet."""
+        """Add up a metric's samples that have these labels, written `{name="value"}`; 0 where there is none yet."""
+        wanted, total = set(_LABEL.findall(labels)), 0.0
         for line in self.get("/metrics").text.splitlines():
-            if line.startswith(name + labels + " "):
-                return float(line.rsplit(" ", 1)[1])
-        return 0.0
+            head, _, value = line.rpartition(" ")
+            found, _, rest = head.partition("{")
+            if found == name and wanted <= set(_LABEL.findall(rest)):
+                total += float(value)
+        return total
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
         """Ask again and again until something is so."""

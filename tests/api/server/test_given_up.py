@@ -36,7 +36,7 @@ def test_gauges_of_an_engine_that_is_gone(faulty_plugin: Path, serve_tiny: Calla
     server.wait_for(lambda: server.metric("llm_engine_ready") == 0)
     shown = server.get("/metrics").text
     assert {name: server.metric(name) for name in GAUGES} == dict.fromkeys(GAUGES, 0.0)
-    assert all(f"\n{name} " in shown for name in GAUGES)
+    assert all(f'\n{name}{{model="tiny"}} ' in shown for name in GAUGES)
     assert server.metric("llm_tokens_generated_total") > 0, "counters stay"
 
 

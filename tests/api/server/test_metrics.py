@@ -32,7 +32,20 @@ NAMES = {
     "llm_draft_stops": "counter",
     "llm_requests_undrafted": "gauge",
     "llm_rejections": "counter",
+    "llm_ready": "gauge",
+    "llm_engine_stuck": "gauge",
+    "llm_engine_silence_seconds": "gauge",
+    "llm_requests_running_max": "gauge",
+    "llm_tenant_requests": "counter",
+    "llm_tenant_tokens": "counter",
+    "llm_cost": "counter",
+    "llm_arm_requests": "counter",
+    "llm_cpu_seconds": "counter",
+    "llm_resident_memory_bytes": "gauge",
 }
+
+
+TINY = '{model="tiny"}'
 
 
 def families(server: Any) -> dict[str, Any]:
@@ -51,14 +64,16 @@ def test_a_request_is_counted_everywhere(server: Any) -> None:
     counters = {
         "llm_requests_total": '{route="/v1/completions",status="200"}',
         "llm_request_latency_seconds_count": '{route="/v1/completions"}',
-        "llm_tokens_generated_total": "",
-        "llm_prompt_tokens_total": "",
-        "llm_time_to_first_token_seconds_count": "",
-        "llm_inter_token_latency_seconds_count": "",
-        "llm_queue_time_seconds_count": "",
-        "llm_choices_finished_total": '{reason="length"}',
-        "llm_prefix_cache_queries_total": "",
-        "llm_prefix_cache_hits_total": "",
+        "llm_tokens_generated_total": TINY,
+        "llm_prompt_tokens_total": TINY,
+        "llm_time_to_first_token_seconds_count": TINY,
+        "llm_inter_token_latency_seconds_count": TINY,
+        "llm_queue_time_seconds_count": TINY,
+        "llm_choices_finished_total": '{model="tiny",reason="length"}',
+        "llm_prefix_cache_queries_total": TINY,
+        "llm_prefix_cache_hits_total": TINY,
+        "llm_tenant_requests_total": '{tenant="default",model="tiny",outcome="answered"}',
+        "llm_tenant_tokens_total": '{tenant="default",model="tiny"}',
     }
     prompt = [80 + i % 30 for i in range(33)]
     body = {"prompt": prompt, "max_tokens": 5, "temperature": 0, "ignore_eos": True}
@@ -81,6 +96,8 @@ def test_a_request_is_counted_everywhere(server: Any) -> None:
         "llm_choices_finished_total": 1,
         "llm_prefix_cache_queries_total": 33,
         "llm_prefix_cache_hits_total": 32,
+        "llm_tenant_requests_total": 1,
+        "llm_tenant_tokens_total": 33 + 32 + 5,
     }
     assert server.metric("llm_tokens_per_second") > 0
     assert server.metric("llm_kv_blocks_used") == 0
@@ -90,6 +107,38 @@ def test_rejections_are_counted_by_reason(server: Any) -> None:
     before = server.metric("llm_rejections_total", '{reason="model_not_found"}')
     server.post("/v1/completions", {"model": "gpt", "prompt": "a"})
     assert server.metric("llm_rejections_total", '{reason="model_not_found"}') == before + 1
+
+
+def series(server: Any) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+    return {
+        (sample.name, frozenset(sample.labels.items()))
+        for family in families(server).values()
+        for sample in family.samples
+    }
+
+
+def test_a_hostile_client_adds_no_labels(server: Any) -> None:
+    def attack(word: str) -> None:
+        hostile = {"authorization": f"Bearer {word}", "x-request-id": word, "user-agent": word, "x-tenant": word}
+        server.post("/v1/completions", {"model": word, "prompt": "a", "user": word}, headers=hostile)
+        server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "user": word}, headers=hostile)
+        server.post("/v1/completions", content=word.encode(), headers=hostile)
+        server.get(f"/v1/models/{word}", headers=hostile)
+        server.get(f"/{word}?{word}={word}", headers=hostile)
+        server.client.request(word, "/v1/completions", headers=hostile)
+
+    attack("first")
+    before = series(server)
+    for number in range(20):
+        attack(f"word{number}")
+    assert series(server) == before
+    assert not any("word" in value for _, labels in before for _, value in labels)
+
+
+def test_what_processes_use(server: Any) -> None:
+    for process in ("server", "engine"):
+        assert server.metric("llm_cpu_seconds_total", f'{{process="{process}"}}') > 0
+        assert server.metric("llm_resident_memory_bytes", f'{{process="{process}"}}') > 2**20
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
