@@ -209,13 +209,12 @@ def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None
 
 
 def _print_fleet_banner(url: str, service: Service) -> None:
-    fleet = service.settings.features.fleet
-    names = [model.name for model in fleet.models] if fleet is not None else []
+    names = [model.names for model in service.directory.models]
     lines = [
-        f"isotoken serves {len(names)} models on {url}",
-        *(f"  model    {name}" for name in names),
+        f"isotoken serves {len(names)} model{'s' * (len(names) != 1)} on {url}",
+        *(f"  model    {', '.join(each)}" for each in names),
         f"  docs     {url}/docs",
-        f"  try      {_curl(url, {'model': names[0]} if names else {})}",
+        f"  try      {_curl(url, {'model': names[0][-1]} if names else {})}",
     ]
     print("\n".join(lines), flush=True)
 

@@ -129,6 +129,10 @@ class Supervisor:
             await process.ended()
             raise EngineFailed(f"the engine was not ready after {self._limits.start_timeout_s:.0f} s") from None
         if isinstance(message, Ready):
+            if self._info is not None and message.info.checkpoint != self._info.checkpoint:
+                process.kill()
+                await process.ended()
+                raise EngineFailed(f"the files in {message.info.model} are no longer those that were loaded at first")
             self._info, self._num_waiting = message.info, 0
             self._pulse.reset(CpuMeter(process.pid), computes_on_cpu=message.info.device.startswith("cpu"))
             self._listener.on_up(message.info)

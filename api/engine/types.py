@@ -47,6 +47,7 @@ class EngineInfo:
     num_blocks: int
     weight_bytes: int
     kv_cache_bytes: int
+    checkpoint: str = ""  # tells the files that were loaded from others that take their place
     batch_invariant: bool = False  # tokens are equal bit by bit whatever else is computed
     no_prompt_logprobs: str = ""  # why the backend cannot score prompts; empty: it can
     no_grammars: str = ""  # why outputs cannot be constrained; empty: they can

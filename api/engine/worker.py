@@ -144,6 +144,7 @@ def engine_info(config: EngineConfig, built: Built) -> EngineInfo:
         num_blocks=info.num_blocks,
         weight_bytes=info.weight_bytes,
         kv_cache_bytes=info.kv_cache_bytes,
+        checkpoint=built.checkpoint.key,
         batch_invariant=can.batch_invariant is True,
         no_prompt_logprobs="" if can.prompt_logprobs is True else can.prompt_logprobs.reason,
         no_grammars=built.no_grammars,

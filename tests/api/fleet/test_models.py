@@ -119,6 +119,30 @@ def test_a_drained_model_takes_no_requests_until_it_is_resumed(two: Any) -> None
     assert two.text("other")
 
 
+def test_a_model_that_loads_is_a_503_for_those_who_ask_for_it_alone(two: Any, make_version: Any) -> None:
+    folder = str(make_version(3))
+    settings = {"backend": "reference", "num_blocks": 64, "max_model_len": 512, "aliases": ["soon"]}
+    told = two.admin("load", name="third", model=folder, **settings).json()
+    assert told["state"] in ("hashing", "loading")
+    for name in ("third", "soon"):
+        answer = two.complete(name)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
+        assert "it is loading" in answer.json()["error"]["message"]
+    assert two.admin("load", name="third", model=folder).status_code == 409  # one at a time
+    assert two.text("small")
+    two.wait_for(lambda: "soon" in two.status()["names"])
+    assert two.text("soon") == two.text("third")
+    assert two.admin("unload", model="third", force=True).status_code == 202
+    two.wait_for(lambda: len(two.states()) == 2)
+
+
+def test_a_load_can_be_called_off(two: Any, make_version: Any) -> None:
+    two.admin("load", name="third", model=str(make_version(3)), backend="reference")
+    assert two.admin("unload", model="third").status_code == 202
+    two.wait_for(lambda: len(two.status()["models"]) == 2)
+    assert two.complete("third").status_code == 404
+
+
 def test_an_engine_that_dies_is_its_own_models_affair(two: Any) -> None:
     engines = _engines(two.process.pid)
     assert len(engines) == 2
