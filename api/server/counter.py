@@ -31,11 +31,13 @@ class Counter(Collector):
 
     def add(self, amount: float, *values: str) -> None:
         """Add to the sum of these labels' values."""
-        known = self._sums.get(values)
-        if known is None and len(self._sums) >= MAX_SERIES:
+        sums = self._sums
+        if values in sums:
+            sums[values] += amount
+            return
+        if len(sums) >= MAX_SERIES:
             values = (OTHER,) * len(self._labels)
-            known = self._sums.get(values)
-        self._sums[values] = (known or 0.0) + amount
+        sums[values] = sums.get(values, 0.0) + amount
 
     def collect(self) -> Iterator[Metric]:
         """Yield what Prometheus reads."""

@@ -36,14 +36,17 @@ class TenantMetrics:
         model, principal = exchange.model, exchange.principal
         if model is None and not principal.key_id:
             return
-        stats = exchange.stats
-        num_generated = sum(one.num_output_tokens for one in stats)
+        num_prompt = num_cached = num_generated = 0
+        for one in exchange.stats:
+            num_prompt += one.num_prompt_tokens
+            num_cached += one.num_cached_tokens
+            num_generated += one.num_output_tokens
         tenant = self._names.label(principal.tenant, 1.0 + num_generated)
         name = "" if model is None else model.family
         self._requests.add(1, tenant, name, outcome(exchange.status))
-        if stats:
-            self._tokens.add(sum(one.num_prompt_tokens for one in stats), tenant, name, "prompt")
-            self._tokens.add(sum(one.num_cached_tokens for one in stats), tenant, name, "cached")
+        if num_prompt:
+            self._tokens.add(num_prompt, tenant, name, "prompt")
+            self._tokens.add(num_cached, tenant, name, "cached")
             self._tokens.add(num_generated, tenant, name, "generated")
 
     def charged(self, tenant: str, model: str, amount: float) -> None:

@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 Labels = Mapping[str, str]
 
+PROBES = ("/health", "/metrics")
+
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
@@ -21,6 +23,14 @@ class Scrape:
 
     at: float  # time.monotonic()
     samples: Mapping[str, list[tuple[Labels, float]]]
+
+    def without_probes(self) -> Scrape:
+        """Return the same without samples of routes that only watchers use, such as this reading itself."""
+        kept = {
+            name: [(labels, value) for labels, value in found if not labels.get("route", "").startswith(PROBES)]
+            for name, found in self.samples.items()
+        }
+        return Scrape(self.at, kept)
 
     def total(self, name: str, **labels: str) -> float:
         """Add up the samples with these labels; 0 where there are none."""
@@ -49,7 +59,7 @@ def parse(text: str, at: float) -> Scrape:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             samples[sample.name].append((sample.labels, sample.value))
-    return Scrape(at, samples)
+    return Scrape(at, samples).without_probes()
 
 
 def fetch(url: str, *, key: str = "", timeout: float = 5.0) -> Scrape:

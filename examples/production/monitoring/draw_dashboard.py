@@ -12,7 +12,6 @@ import time
 import tomllib
 import urllib.parse
 import urllib.request
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import FuncFormatter
 
 DESCRIPTION = Path(__file__).parent / "dashboard.toml"
@@ -60,13 +58,22 @@ def name_of(legend: str, labels: dict[str, str]) -> str:
 
 
 def draw(prometheus: str, minutes: float, *, end: float | None = None) -> plt.Figure:
-    """Return the picture of the last minutes."""
+    """Return the picture of the last minutes: the numbers in a line at the top, the curves below."""
     rows = tomllib.loads(DESCRIPTION.read_text("utf-8"))["row"]
     panels = [panel for row in rows for panel in row["panel"]]
+    numbers = [panel for panel in panels if panel["kind"] == "stat"]
+    curves = [panel for panel in panels if panel["kind"] != "stat"]
     end = end or time.time()
+    lines = -(-len(curves) // ACROSS)
+    figure = plt.figure(figsize=(4.6 * ACROSS, 2.5 * lines + 1), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 2.5 * lines])
+    _fill(top.subplots(1, len(numbers)), numbers, prometheus, end, minutes)
+    _fill(bottom.subplots(lines, ACROSS), curves, prometheus, end, minutes)
+    return figure
+
+
+def _fill(axes: Any, panels: list[dict[str, Any]], prometheus: str, end: float, minutes: float) -> None:
     start, step = end - minutes * 60, max(1.0, minutes * 60 / 240)
-    lines = -(-len(panels) // ACROSS)
-    figure, axes = plt.subplots(lines, ACROSS, figsize=(4.6 * ACROSS, 2.5 * lines), layout="constrained")
     for ax, panel in zip(axes.flat, panels, strict=False):
         series = [
             (name_of(legend, labels), points)
@@ -74,13 +81,15 @@ def draw(prometheus: str, minutes: float, *, end: float | None = None) -> plt.Fi
             for labels, points in ask(prometheus, query, start, end, step)
         ]
         series = [(name, points) for name, points in series if any(not math.isnan(value) for _, value in points)]
-        (_number if panel["kind"] == "stat" else _curves)(ax, panel, series)
+        if panel["kind"] == "stat":
+            _number(ax, panel, series)
+        else:
+            _curves(ax, panel, series, end)
         ax.set_title(panel["title"], fontsize=10, loc="left", fontweight="bold")
         if not series:
             ax.text(0.5, 0.5, f"no data: needs {panel.get('needs', '?')}", ha="center", va="center", color="grey")
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
-    return figure
 
 
 def _number(ax: Axes, panel: dict[str, Any], series: list[tuple[str, list[Any]]]) -> None:
@@ -90,19 +99,19 @@ def _number(ax: Axes, panel: dict[str, Any], series: list[tuple[str, list[Any]]]
         ax.text(0.5, 0.45, UNITS[panel["unit"]](value), ha="center", va="center", fontsize=24, color="tab:green")
 
 
-def _curves(ax: Axes, panel: dict[str, Any], series: list[tuple[str, list[Any]]]) -> None:
+def _curves(ax: Axes, panel: dict[str, Any], series: list[tuple[str, list[Any]]], end: float) -> None:
     for name, points in series:
-        times = [datetime.fromtimestamp(at, UTC) for at, _ in points]
-        ax.plot(times, [value for _, value in points], linewidth=1.3, label=name)  # type: ignore[arg-type]
+        ax.plot([(at - end) / 60 for at, _ in points], [value for _, value in points], linewidth=1.3, label=name)
     unit = UNITS[panel["unit"]]
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: unit(value)))
-    locator = AutoDateLocator(maxticks=5)
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda minutes, _: f"{minutes:.3g} min"))
     ax.tick_params(labelsize=7)
     ax.grid(alpha=0.3)
     ax.set_ylim(bottom=0)
-    if series:
+    if not series:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    else:
         ax.legend(fontsize=6, loc="upper left", ncols=2 if len(series) > 4 else 1, framealpha=0.6)
 
 
