@@ -44,7 +44,9 @@ class WhichModel(RequestModel):
 class UnloadModel(WhichModel):
     """POST /admin/models/unload."""
 
-    timeout: float | None = Field(default=None, ge=0, description="Seconds for requests in hand; null: the server's.")
+    timeout: float | None = Field(
+        default=None, ge=0, le=1e6, description="Seconds for requests in hand; null: the server's."
+    )
     force: bool = Field(default=False, description="Even where aliases stand for it: they are removed.")
 
 

@@ -128,7 +128,10 @@ class FleetSettings(BaseModel, extra="forbid", frozen=True):
     max_models: int = Field(default=16, ge=1, le=256, description="Loaded at once, those that drain included.")
     parallel_loads: int = Field(default=1, ge=1, description="Models that load at the same time at start.")
     drain_timeout: float | None = Field(
-        default=None, ge=0, description="Seconds that requests get on a version that is unloaded; None: all they take."
+        default=None,
+        ge=0,
+        le=1e6,
+        description="Seconds that requests get on a version that is unloaded; None: all they take.",
     )
     download: bool = Field(default=False, description="Let the admin API load models that must be downloaded first.")
     group: str = Field(

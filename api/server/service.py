@@ -106,7 +106,7 @@ class Service:
         model = self.find(target)
         if self.stages.gate is not None:
             asked = name.partition("@")[0] if model.version else name  # a key is good for all versions of a name
-            self.stages.gate.allow_model(exchange, asked or model.family)
+            self.stages.gate.allow_model(exchange, asked or self.default_name)
         return self.hold(exchange, model)
 
     def hold(self, exchange: Exchange, model: ServedModel) -> ServedModel:

@@ -26,13 +26,18 @@ ENGINE = {"backend": "reference", "num_blocks": 256, "max_model_len": 512, "max_
 SERVE = """
 import json, logging, sys
 from isotoken.api.fleet.settings import FleetSettings
+from isotoken.api.gateway.settings import GatewaySettings
 from isotoken.api.server import ServerSettings, serve
 from isotoken.api.server.features import Features
 from isotoken.api.store import StoreSettings
 from isotoken.plugins.build import EngineConfig
-model, fleet, store, settings = json.loads(sys.argv[1])
+model, fleet, store, gateway, settings = json.loads(sys.argv[1])
 logging.basicConfig(level="INFO")
-features = Features(fleet=FleetSettings(**fleet), store=StoreSettings(url=store) if store else None)
+features = Features(
+    fleet=FleetSettings(**fleet),
+    store=StoreSettings(url=store) if store else None,
+    gateway=GatewaySettings(**gateway) if gateway else None,
+)
 settings = ServerSettings(**{"port": 0, **settings}, features=features)
 config = EngineConfig(model=model, backend="reference", num_blocks=256, max_model_len=512)
 sys.exit(serve(config, settings, on_fleet=lambda url, service: print(url, flush=True)))
@@ -125,10 +130,16 @@ def launch_fleet() -> Callable[..., subprocess.Popen[str]]:
     """Start a server's process without waiting for it."""
 
     def launch(
-        models: list[dict[str, Any]], *, store: str = "", settings: Any = None, model: str = "", **fleet: Any
+        models: list[dict[str, Any]],
+        *,
+        store: str = "",
+        gateway: Any = None,
+        settings: Any = None,
+        model: str = "",
+        **fleet: Any,
     ) -> Any:
         models = [{**ENGINE, **each} for each in models]
-        arguments = json.dumps([model, {"models": models, **fleet}, store, settings or {}])
+        arguments = json.dumps([model, {"models": models, **fleet}, store, gateway, settings or {}])
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen([sys.executable, "-c", SERVE, arguments], stdout=subprocess.PIPE, text=True, env=env)
 
