@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from ..fleet.settings import FleetSettings, ModelSettings
 from ..gateway.settings import GatewaySettings
 from ..ledger.settings import LedgerSettings
+from ..routing.settings import RoutingSettings
 from ..safety.settings import SafetySettings
 from ..store.settings import StoreSettings
 from ..structured.settings import StructuredSettings
@@ -44,6 +45,7 @@ class Config(BaseSettings):
     store: StoreSettings = Field(default_factory=StoreSettings, description="The database of keys and usage.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="Keys, limits and the fair queue.")
     ledger: LedgerSettings = Field(default_factory=LedgerSettings, description="Usage, prices and budgets.")
+    routing: RoutingSettings = Field(default_factory=RoutingSettings, description="A/B, routers, escalation, shadows.")
     safety: SafetySettings = Field(default_factory=SafetySettings, description="Filters and moderation.")
     structured: StructuredSettings = Field(default_factory=StructuredSettings, description="Grammars and tools.")
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Traces, logs and metrics.")

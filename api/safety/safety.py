@@ -36,18 +36,60 @@ class _Makers(NamedTuple):
     outputs: list[MakeFilter]
 
 
+Place = tuple[str | int, ...]
+"""Where something stands in the settings."""
+
+
+class FilterError(ValueError):
+    """A filter cannot be made as it is asked for."""
+
+    def __init__(self, place: Place, message: str) -> None:
+        super().__init__(f"safety.{'.'.join(map(str, place))}: {message}")
+        self.place = place
+        self.reason = message
+
+
+class _Workshop:
+    """Makes filters and classifiers, each classifier once."""
+
+    def __init__(self, plugins: Plugins) -> None:
+        self._plugins = plugins
+        self._classifiers: dict[str, Classifier] = {}
+
+    def ready(self, place: Place, policy: Policy) -> _Makers:
+        return _Makers(self._makers(place, "prompts", policy.prompts), self._makers(place, "outputs", policy.outputs))
+
+    def _makers(self, place: Place, side: Side, asked: Sequence[FilterSettings]) -> list[MakeFilter]:
+        return [self._maker((*place, side, i), side, one) for i, one in enumerate(asked)]
+
+    def _maker(self, place: Place, side: Side, asked: FilterSettings) -> MakeFilter:
+        try:
+            factory = self._plugins.filters.get_factory(asked.filter)
+            made: MakeFilter = factory(asked.options, FilterContext(side, self.classifier))
+        except (ValueError, PluginError) as error:
+            raise FilterError(place, _told(error)) from error
+        return made
+
+    def classifier(self, name: str) -> Classifier:
+        if name not in self._classifiers:
+            try:
+                self._classifiers[name] = self._plugins.classifiers.get_factory(name)()
+            except PluginError as error:
+                raise FilterError(("moderations",), str(error)) from error
+        return self._classifiers[name]
+
+
 class Safety:
     """Filters by tenant. Values that never change: any number of requests use it at once."""
 
     def __init__(self, settings: SafetySettings, plugins: Plugins, registry: CollectorRegistry | None = None) -> None:
-        """Prepare every filter that is asked for. Raises ValueError and PluginError, which name the filter."""
-        self._plugins = plugins
+        """Prepare every filter that is asked for. Raises FilterError, which says where it is asked for."""
         self._log_prompts = settings.log_prompts
-        self._classifiers: dict[str, Classifier] = {}
-        self.classifier = self._classifier(settings.moderations) if settings.moderations else None
-        self._default = self._ready("default", settings.default)
+        workshop = _Workshop(plugins)
+        self.classifier = workshop.classifier(settings.moderations) if settings.moderations else None
+        self._default = workshop.ready(("default",), settings.default)
         self._tenants: Mapping[str, _Makers] = {
-            name: self._ready(f"tenants.{name}", policy) for name, policy in settings.tenants.items()
+            name: workshop.ready(("tenants", name), policy) for name, policy in settings.tenants.items()
         }
         self._findings = Counter(
             "llm_filter_findings", "What filters found", ["side", "kind", "action"], registry=registry
@@ -100,28 +142,9 @@ class Safety:
         kinds = ", ".join(sorted({f"{finding.kind} ({finding.action})" for finding in findings}))
         log.info("%s %s of tenant %s: %s", exchange.id, side, exchange.principal.tenant, kinds)
 
-    def _ready(self, place: str, policy: Policy) -> _Makers:
-        return _Makers(
-            [self._maker(f"{place}.prompts", "prompts", one) for one in policy.prompts],
-            [self._maker(f"{place}.outputs", "outputs", one) for one in policy.outputs],
-        )
-
-    def _maker(self, place: str, side: Side, asked: FilterSettings) -> MakeFilter:
-        factory = self._plugins.filters.get_factory(asked.filter)
-        try:
-            made: MakeFilter = factory(asked.options, FilterContext(side, self._classifier))
-        except (ValueError, PluginError) as error:
-            raise ValueError(f"safety.{place}: the filter {asked.filter!r}: {_told(error)}") from error
-        return made
-
-    def _classifier(self, name: str) -> Classifier:
-        if name not in self._classifiers:
-            self._classifiers[name] = self._plugins.classifiers.get_factory(name)()
-        return self._classifiers[name]
-
 
 def open_safety(settings: SafetySettings, plugins: Plugins, registry: CollectorRegistry | None = None) -> Safety | None:
-    """Return the stage; None: nothing is asked for. Raises ValueError and PluginError for settings that are wrong."""
+    """Return the stage; None: nothing is asked for. Raises FilterError for settings that are wrong."""
     return None if settings.is_off and not settings.moderations else Safety(settings, plugins, registry)
 
 
