@@ -12,6 +12,7 @@ from .constraints import Constraint, GrammarCompiler
 
 NUM_THREADS = 2
 NUM_KEPT = 128
+STACK_BYTES = 64 * 2**20  # more than wherever a grammar was tried out beforehand
 
 Compilation = Future[Callable[[], Constraint]]
 
@@ -47,7 +48,11 @@ class Compilations:
         if self._num_threads < NUM_THREADS:
             self._num_threads += 1
             name = f"isotoken-grammars-{self._num_threads}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
+            usual = threading.stack_size(STACK_BYTES)
+            try:
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            finally:
+                threading.stack_size(usual)
 
     def _work(self) -> None:
         while (item := self._todo.get()) is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from .batch import SamplingRows, UInt32
 from .compilations import Compilation, Compilations
 from .constraints import ConstraintError, GrammarCompiler, fill_rows
+from .metered import MeteredConstraint
 from .types import Request, Scheduled
 
 ALL_ALLOWED = np.uint32(0xFFFFFFFF)
@@ -121,9 +122,7 @@ class Constraining:
         """Write the masks of a request's logits rows [n, W]; those that score its prompt are left as they are."""
         request = share.request
         assert request.constraint is not None
-        num_known_drafts = (
-            share.start + share.num_tokens - len(request.token_ids) + 1
-        )  # plus 1
+        num_known_drafts = share.start + share.num_tokens - len(request.token_ids) + 1  # plus 1
         num_draws = min(share.num_logits, num_known_drafts)
         if num_draws <= 0:
             return
@@ -149,8 +148,8 @@ def _outcome(entry: _Waiting, *, late: bool) -> str:
 
 
 def _constrain(request: Request, compilation: Compilation) -> None:
-    """Give a request its constraint, at where its output is: it may have begun in an engine that died."""
-    constraint = compilation.result()()
+    """Give a request its constraint, at where its output is: it may have begun in an engine that died. ValueError."""
+    constraint = MeteredConstraint(compilation.result()())
     output = request.token_ids[request.num_prompt_tokens :]
     if constraint.advance(output) < len(output):
         raise ValueError("grammar: the output so far does not follow it")

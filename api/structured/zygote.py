@@ -8,6 +8,7 @@ that takes too long, too much memory or the whole stack takes nothing down but i
 from __future__ import annotations
 
 import os
+import random
 import resource
 import selectors
 import signal
@@ -21,7 +22,8 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from ...core.constraints import GrammarCompiler
+from ...core.batch import UInt32
+from ...core.constraints import Constraint, ConstraintError, GrammarCompiler
 from ...plugins.grammars import GrammarContext
 from ...plugins.manager import Plugins
 from ..text import TextModel
@@ -31,6 +33,7 @@ from .trials import Setup, Trial, Verdict, pack, read_frame
 MAX_CHILDREN = 8  # the system shares its time among them: what is quick to compile does not wait for what is not
 _OK = b"ok"
 _NICENESS = 10
+WALK_TOKENS, WALK_EACH_S = 48, 0.004
 
 
 @dataclass(slots=True)
@@ -142,14 +145,27 @@ def _limit(setup: Setup) -> None:
 
 
 def _try(compiler: GrammarCompiler, grammar: str, vocab_size: int) -> bytes:
-    """Compile it and make a first mask, which must allow something."""
+    """Compile it and try it on."""
     try:
         constraint = compiler.compile(grammar)()
-    except ValueError as error:
+        return _walk(constraint, np.zeros(-(-vocab_size // 32), np.uint32))
+    except (ValueError, ConstraintError) as error:
         return str(error).encode()
-    mask = np.zeros(-(-vocab_size // 32), np.uint32)
-    constraint.fill_mask(mask)
-    return _OK if mask.any() else b"nothing can satisfy it"
+
+
+def _walk(constraint: Constraint, mask: UInt32) -> bytes:
+    """Go some way along the grammar, by tokens drawn at random, and look how long that takes."""
+    draw, started, count = random.Random(0), time.thread_time(), 0
+    while count < WALK_TOKENS:
+        count += 1
+        constraint.fill_mask(mask)
+        allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+        if not len(allowed):
+            return b"nothing can satisfy it"
+        if not constraint.advance([int(allowed[draw.randrange(len(allowed))])]) or constraint.is_finished:
+            break
+    each = (time.thread_time() - started) / count
+    return b"it takes %d ms for each token: it is too ambiguous" % (each * 1000) if each > WALK_EACH_S else _OK
 
 
 def main() -> int:

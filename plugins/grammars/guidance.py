@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 LIMITS = {
     "initial_lexer_fuel": 1_000_000,  # some 20 ms of building patterns
-    "step_lexer_fuel": 100_000,  # for one mask, some 7 ms;
-    "step_max_items": 20_000,  # likewise, 1 ms of parsing
+    "step_lexer_fuel": 50_000,  # for one mask, some 4 ms;
+    "step_max_items": 10_000,  # likewise, of parsing
+    "max_items_in_row": 700,  # the time for a token grows with its square: 20 ms here, half a second at 2000
     "max_lexer_states": 50_000,  # some 100 MB for one request
     "max_grammar_size": 200_000,
     "verbose_errors": False,
@@ -147,5 +148,7 @@ def _tokenizer(context: GrammarContext) -> LLTokenizer:
 def _first_line(message: str) -> str:
     """Return the part of the library's message that is for whoever wrote the grammar."""
     first, *rest = [line.strip() for line in message.splitlines() if line.strip()] or ["it cannot be compiled"]
+    if first.startswith("NoExtension"):
+        return "nothing can satisfy it"
     found = [line.removeprefix("error: ") for line in rest if line.startswith("error: ")]
     return " ".join([first, *found])[:MAX_MESSAGE]

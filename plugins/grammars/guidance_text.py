@@ -11,7 +11,7 @@ Grammar = Mapping[str, Any]
 
 MAX_PARTS = 4096
 WHITESPACE = r" |\n[ \t]{0,32}"
-"""Between the parts of JSON: a space, or a new line with its indentation. A model at a loss could go on with any more."""
+"""Between the parts of JSON: a space, or a new line with its indentation. A model at a loss could go on with more."""
 
 
 def read_grammar(text: str) -> Grammar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from isotoken.core.batch import UInt32
@@ -17,8 +18,11 @@ from .world import EOS
 class Walk:
     """A constraint. State s allows the tokens that are s or s + 1 modulo `period`; it may end where s is in `ends`."""
 
-    def __init__(self, period: int, ends: Sequence[int], last: int, limit: int) -> None:
+    def __init__(
+        self, period: int, ends: Sequence[int] = (), last: int = 0, limit: int = 0, burns_s: float = 0
+    ) -> None:
         self.period, self.ends, self.last, self.limit = period, frozenset(ends), last, limit
+        self.burns_s = burns_s  # CPU time that a mask takes
         self.taken: list[int] = []
         self.error = ""
 
@@ -36,6 +40,9 @@ class Walk:
         if self.limit and len(self.taken) >= self.limit:
             self.error = f"more than {self.limit} tokens are too much"
             raise ConstraintError(self.error)
+        started = time.thread_time()
+        while time.thread_time() < started + self.burns_s:
+            pass
         mask[:] = pack_mask(self.allowed() + [EOS] * self.may_end, VOCAB_SIZE)
 
     def advance(self, token_ids: Sequence[int]) -> int:
@@ -60,7 +67,7 @@ class Walk:
 
 
 class WalkCompiler:
-    """Compiles {"period", "ends", "last", "limit"}. `gate`: compilations wait for it."""
+    """Compiles an object of what Walk takes. `gate`: compilations wait for it."""
 
     def __init__(self, gate: threading.Event | None = None) -> None:
         self.gate = gate
@@ -73,7 +80,7 @@ class WalkCompiler:
         fields = json.loads(grammar)
         if "crash" in fields:
             raise RuntimeError("a bug in the library")
-        return lambda: Walk(fields["period"], fields.get("ends", ()), fields.get("last", 0), fields.get("limit", 0))
+        return lambda: Walk(**fields)
 
 
 def walk(period: int, **fields: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from isotoken.core import compilations
+from isotoken.core import compilations, metered
 from isotoken.core.constraints import fill_rows, num_fitting
 from isotoken.core.draft_pace import DraftPolicy
 from isotoken.core.types import FinishReason, Request
@@ -268,7 +268,7 @@ def request_with(constraint: Walk) -> Request:
 
 
 def test_masks_of_a_verification_are_those_after_each_draft() -> None:
-    constraint = Walk(5, (), 0, 0)
+    constraint = Walk(5)
     drafts = [0, 1, 1, 2, 3, 9, 0]
     num_rows = len(drafts) + 1
     masks = np.zeros((num_rows, 4), np.uint32)
@@ -279,7 +279,7 @@ def test_masks_of_a_verification_are_those_after_each_draft() -> None:
     for row in range(num_rows):
         expected = np.zeros(4, np.uint32)
         if row <= legal:
-            after = Walk(5, (), 0, 0)
+            after = Walk(5)
             assert after.advance(drafts[:row]) == row
             after.fill_mask(expected)
         assert masks[row].tolist() == expected.tolist()  # behind a draft that is off the grammar nothing is written
@@ -290,6 +290,23 @@ def test_masks_of_a_verification_are_those_after_each_draft() -> None:
 
 def test_every_mask_bit_is_a_token_of_the_vocabulary() -> None:
     mask = np.zeros(4, np.uint32)
-    Walk(5, range(5), 0, 0).fill_mask(mask)
+    Walk(5, range(5)).fill_mask(mask)
     bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
     assert bits[VOCAB_SIZE:].sum() == 0
+
+
+def test_a_grammar_that_takes_the_engines_time_fails_its_request_alone(
+    gold: Gold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metered, "SPARE_S", 0.05)
+    world = World.make(Setup(), grammars=WalkCompiler())
+    world.add(make_request("a", PROMPT, max_tokens=30, seed=4, grammar=walk(7, burns_s=0.02)))
+    names = ["with0", "with3", "without2"]
+    for name in names:
+        prompt, options = WORKLOAD[name]
+        world.add(make_request(name, prompt, **options))
+    results = world.run()
+    assert results["a"].finish_reason is FinishReason.ERROR and len(results["a"].token_ids) < 8
+    assert "for each token" in str(results["a"].error)
+    for name in names:
+        compare(name, results[name], gold[name])

@@ -41,9 +41,12 @@ SERVE = """
 import json, sys
 from isotoken.api.engine import Limits
 from isotoken.api.server import ServerSettings, serve
+from isotoken.api.server.features import Features
+from isotoken.api.structured.settings import StructuredSettings
 from isotoken.plugins.build import EngineConfig
-config, settings, limits = json.loads(sys.argv[1])
-settings = ServerSettings(**{"port": 0, **settings}, limits=Limits(**limits))
+config, settings, limits, *structured = json.loads(sys.argv[1])
+features = Features(structured=StructuredSettings(**structured[0]) if structured else None)
+settings = ServerSettings(**{"port": 0, **settings}, limits=Limits(**limits), features=features)
 code = serve(EngineConfig(**config), settings, on_started=lambda url, engine: print(url, engine.pid, flush=True))
 sys.exit(code)
 """
@@ -177,9 +180,10 @@ def serve_tiny(tiny_model: Path) -> Iterator[Callable[..., Served]]:
         config: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
         limits: dict[str, Any] | None = None,
+        structured: dict[str, Any] | None = None,
     ) -> Served:
         config = {"model": str(tiny_model), "backend": "reference", "num_blocks": 256, **(config or {})}
-        arguments = json.dumps([config, settings or {}, limits or {}])
+        arguments = json.dumps([config, settings or {}, limits or {}, *([structured] if structured else [])])
         process = launch(arguments)
         assert process.stdout is not None
         found, _, _ = select.select([process.stdout], [], [], START_TIMEOUT)
