@@ -70,6 +70,11 @@ class Deployment:
         return self.stage == "up"
 
     @property
+    def works(self) -> bool:
+        """Whether it is up, and its engine has not been given up."""
+        return self.is_up and self.state != "failed"
+
+    @property
     def is_coming(self) -> bool:
         """Whether it is being loaded."""
         return self.stage in ("hashing", "loading")

@@ -105,7 +105,7 @@ class Fleet:
     def _point(self, move: Move) -> Deployment:
         """Make a move at once where its version is there, else once that is loaded."""
         deployment = self.roster.live(move.key)
-        if deployment is not None:
+        if deployment is not None and deployment.works:
             self.lifecycle.move([move])
             return deployment
         known = self.lifecycle.known.get(move.key)

@@ -128,12 +128,12 @@ class Lifecycle:
         if wish.expected not in ("", deployment.key):
             raise gone(wish.expected, deployment)
         present = self.roster.live(deployment.key)
-        if present is not None and same_engine(present.settings, deployment.settings):
+        if present is not None and present.works and same_engine(present.settings, deployment.settings):
             self.roster.forget(deployment)
             present.settings = deployment.settings
             return present
         await self.start(deployment, draft_folder)
-        if present is not None:  # the same version, run in another way
+        if present is not None:  # the same version, run in another way or given up
             self.retire(present, self.settings.drain_timeout)
         return deployment
 

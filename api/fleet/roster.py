@@ -46,11 +46,15 @@ class Roster:
 
     @property
     def state(self) -> str:
-        """The state of all together: that of the best, and "starting" until those of the configuration are there."""
+        """The state of all together: that of the best, and "starting" until those of the configuration are there.
+
+        "stopped" is said of engines that were given up; where operators have left nothing to answer it is "empty".
+        """
         if self.is_starting:
             return "starting"
         states = {each.state for each in self._deployments if each.is_up}
-        return next((state for state in ("ready", "restarting") if state in states), "stopped")
+        best = next((state for state in ("ready", "restarting") if state in states), "")
+        return best or ("stopped" if states else "empty")
 
     def states(self) -> dict[str, str]:
         """Return {name@version: state}, and "unloaded" for names whose version is not there."""

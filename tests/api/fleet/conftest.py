@@ -25,6 +25,7 @@ ENGINE = {"backend": "reference", "num_blocks": 256, "max_model_len": 512, "max_
 
 SERVE = """
 import json, logging, sys
+from isotoken.api.engine import Limits
 from isotoken.api.fleet.settings import FleetSettings
 from isotoken.api.gateway.settings import GatewaySettings
 from isotoken.api.server import ServerSettings, serve
@@ -38,7 +39,8 @@ features = Features(
     store=StoreSettings(url=store) if store else None,
     gateway=GatewaySettings(**gateway) if gateway else None,
 )
-settings = ServerSettings(**{"port": 0, **settings}, features=features)
+limits = Limits(**settings.pop("limits", {}))
+settings = ServerSettings(**{"port": 0, **settings}, features=features, limits=limits)
 config = EngineConfig(model=model, backend="reference", num_blocks=256, max_model_len=512)
 sys.exit(serve(config, settings, on_fleet=lambda url, service: print(url, flush=True)))
 """
@@ -70,7 +72,7 @@ class Fleet:
         """Return the version that a name stands for."""
         return str(self.status()["names"][name]["key"])
 
-    def complete(self, model: str = "", prompt: str = "the quick", **more: Any) -> httpx.Response:
+    def complete(self, model: str = "", prompt: Any = "the quick", **more: Any) -> httpx.Response:
         """Ask for a completion."""
         body = {"model": model, "prompt": prompt, "max_tokens": 8, "temperature": 0, "ignore_eos": True, **more}
         return self.client.post("/v1/completions", json=body)

@@ -87,6 +87,30 @@ def test_sigterm_drains_every_model(serve_fleet: Callable[..., Any], make_versio
     assert server.process.wait(60) == 0
 
 
+def test_an_engine_that_is_given_up_is_its_own_models_affair(
+    serve_fleet: Callable[..., Any], make_version: Callable[[int], Path], faulty_plugin: Path
+) -> None:
+    models = [
+        {"name": "a", "model": str(make_version(1))},
+        {"name": "b", "model": str(make_version(2)), "backend": "faulty"},
+    ]
+    server = serve_fleet(models, settings={"limits": {"max_start_attempts": 1, "backoff_s": 0.01}})
+    key, text = server.key("b"), server.text("b")
+    (faulty_plugin / "no-start").touch()
+    assert server.complete("b", [40, 40, 40]).status_code == 500  # a prompt that kills this backend
+    server.wait_for(lambda: server.states()[key] == "failed")
+    answer = server.complete("b")
+    assert answer.status_code == 503 and "the device is gone" in answer.json()["error"]["message"]
+    assert server.text("a")
+    assert server.client.get("/health/ready").json()["models"][key] == "failed"
+    assert server.client.get("/health/live").status_code == server.client.get("/health/ready").status_code == 200
+
+    (faulty_plugin / "no-start").unlink()
+    assert server.load("b", make_version(2), backend="faulty") == key  # it is started anew
+    server.wait_for(lambda: list(server.states().values()) == ["ready", "ready"])
+    assert server.text("b") == text
+
+
 @pytest.mark.parametrize("how", ["timeout", "force"])
 def test_an_unload_cuts_what_does_not_end_in_time(
     how: str, serve_fleet: Callable[..., Any], make_version: Callable[[int], Path]
@@ -98,6 +122,8 @@ def test_an_unload_cuts_what_does_not_end_in_time(
         server.wait_for(lambda: server.states() == {})
         assert server.complete("chat").status_code == 404  # its names went along
         assert server.complete().status_code == 503  # and there is no other model
+        assert server.client.get("/health/ready").json()["state"] == "empty"
+        assert server.client.get("/health/live").status_code == 200
         return
     with server.client.stream("POST", "/v1/completions", json=body) as response:
         lines = response.iter_lines()
