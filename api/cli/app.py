@@ -18,6 +18,7 @@ from .chat import chat
 from .config import config
 from .conformance import conformance
 from .diff import diff
+from .experiments import experiments
 from .export import export
 from .flags import unfold
 from .generate import generate
@@ -27,6 +28,7 @@ from .new_backend import new_backend
 from .plugins import plugins
 from .serve import serve
 from .store import store
+from .tenants import tenants
 from .top import top
 from .usage import usage
 
@@ -73,8 +75,10 @@ _add(chat, "Run a model")
 _add(build, "Run a model")
 app.add_typer(models, name="models", rich_help_panel="Look around")
 app.add_typer(keys, name="keys", rich_help_panel="Operate")
+app.add_typer(tenants, name="tenants", rich_help_panel="Operate")
 app.add_typer(usage, name="usage", rich_help_panel="Operate")
 app.add_typer(store, name="store", rich_help_panel="Operate")
+_add(experiments, "Operate")
 _add(backup, "Operate")
 _add(restore, "Operate")
 _add(plugins, "Look around")

@@ -161,6 +161,13 @@ def revoke_tenant(connection: Connection, tenant: str) -> int:
     return connection.execute(update(api_keys).where(*where).values(**values)).rowcount
 
 
+def forget_tenant(connection: Connection, tenant: str) -> int:
+    """Revoke a tenant's keys and take its name and theirs off them. Returns how many it had."""
+    revoke_tenant(connection, tenant)
+    nobody = {"tenant": "deleted", "name": ""}
+    return connection.execute(update(api_keys).where(api_keys.c.tenant == tenant).values(nobody)).rowcount
+
+
 def find_key(connection: Connection, key_id: str) -> Key:
     """Return a key by its id. Raises KeyNotFound."""
     row = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).mappings().first()

@@ -109,7 +109,7 @@ class UsageLedger:
 
         Raises ApiError 429 for a budget that is spent, and 503 where nothing more can be written down.
         """
-        if self.journal.is_full and self.settings.when_full == "refuse":
+        if self.is_full:
             raise ApiError(503, "usage cannot be recorded now", headers=(("retry-after", "10"),))
         use = self._uses.get(exchange)
         if use is None:
@@ -133,6 +133,16 @@ class UsageLedger:
             for stats in exchange.stats
         )
         return sum(costs) / UNIT
+
+    @property
+    def is_full(self) -> bool:
+        """Whether requests are refused, since nothing more can be written down."""
+        return self.settings.when_full == "refuse" and self.journal.is_full
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, for people; empty: nothing."""
+        return self.status.problem
 
     @property
     def status(self) -> LedgerStatus:
@@ -177,7 +187,9 @@ class UsageLedger:
             use.tab.close()
         for folder in dict.fromkeys(stats.model for stats in exchange.stats):
             group = [stats for stats in exchange.stats if stats.model == folder]
-            self._record(exchange, use.models[folder], group)
+            model = use.models.get(folder, exchange.model)
+            if model is not None:
+                self._record(exchange, model, group)
 
     def _record(self, exchange: Exchange, model: ServedModel, group: Sequence[RequestStats]) -> None:
         """Write down what one model did for an exchange. A request that never ran has used nothing."""

@@ -23,6 +23,8 @@ def readiness(service: Service) -> tuple[bool, str]:
         return False, state
     if any(model.engine.is_stuck for model in service.directory.models):
         return False, "stuck"
+    if service.stages.ledger is not None and service.stages.ledger.is_full:
+        return False, "usage cannot be recorded"
     return True, state
 
 
@@ -51,6 +53,8 @@ async def ready(service: Served) -> Response[dict[str, Any]]:
     told: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "state": state}
     if (models := service.model_states()) is not None:
         told["models"] = models
+    if service.stages.ledger is not None and (problem := service.stages.ledger.problem):
+        told["ledger"] = problem
     return Response(told, status_code=200 if is_ready else 503)
 
 

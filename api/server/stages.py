@@ -93,6 +93,16 @@ class Ledger(Protocol):
         """Return what an exchange has cost so far, by the price table."""
         ...
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, for people; empty: nothing."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether requests are refused, since nothing more can be written down."""
+        ...
+
 
 Tweak = Callable[["SamplingParams"], "SamplingParams"]
 Generate = Callable[["ServedModel", Tweak], Awaitable["Generation"]]

@@ -18,7 +18,14 @@ SNAPSHOT = "isotoken_snapshot"
 _BUSY_TIMEOUT_MS = 10_000  # that a writer waits for another one
 
 # FULL: what was committed is there after a power cut, for the ledger's journal forgets what the database has.
-_PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {_BUSY_TIMEOUT_MS}")
+# secure_delete: what was deleted is not in the file any more.
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "secure_delete = ON",
+    f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+)
 
 
 def make_engine(settings: StoreSettings) -> Engine:

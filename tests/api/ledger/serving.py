@@ -91,12 +91,13 @@ class Server:
 
 @contextmanager
 def serving(
-    folder: Path, model: Path, *, store: str, config: dict[str, Any] | None = None, limits: Any = None, **ledger: Any
+    home: Path, model: Path, *, store: str, config: dict[str, Any] | None = None, limits: Any = None, **ledger: Any
 ) -> Iterator[Server]:
-    """Start a server whose ledger is in `folder`; it is killed in the end if it still runs."""
+    """Start a server whose ledger and log are in `home`; it is killed in the end if it still runs."""
     engine = {"model": str(model), "backend": "reference", "num_blocks": 512, **(config or {})}
-    arguments = json.dumps([engine, {"url": store}, {"folder": str(folder / "ledger"), **ledger}, limits or {}])
-    log = folder / "server.log"
+    ledger = {"folder": str(home / "ledger"), **ledger}
+    arguments = json.dumps([engine, {"url": store}, ledger, limits or {}])
+    log = home / "server.log"
     with log.open("a") as errors:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVE, arguments],

@@ -45,6 +45,27 @@ def test_prune_delete_and_json(sqlite_store: Store, make: Make, capsys: pytest.C
     assert requests_of(sqlite_store) == {"other": 1}
 
 
+def test_a_tenant_is_taken_out_of_everything(
+    sqlite_store: Store, make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from isotoken.api.gateway.keys import KeyRequest, create_key, list_keys
+
+    url = url_of(sqlite_store)
+    for tenant in ("acme", "acme", "other"):
+        request = KeyRequest(tenant=tenant, name=f"website of {tenant}")
+        sqlite_store.call(partial(create_key, asked=request))
+    sqlite_store.call(partial(add_entries, entries=[make()("j", 1), make(tenant="other")("j", 2)]))
+    assert main(["tenants", "delete", "acme", "--yes", "--database", url]) == 0
+    assert "revoked 2 keys, removed 1 entries and 1 sums" in capsys.readouterr().out
+    keys = sqlite_store.look(list_keys)
+    assert sorted((key.request.tenant, key.state) for key in keys) == [("deleted", "revoked")] * 2 + [
+        ("other", "active")
+    ]
+    sqlite_store.engine.dispose()
+    assert b"acme" not in Path(str(sqlite_store.engine.url.database)).read_bytes()
+    assert requests_of(sqlite_store) == {"other": 1}
+
+
 def test_a_journal_is_brought_again(
     sqlite_store: Store, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

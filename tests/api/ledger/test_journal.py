@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -141,20 +140,6 @@ def test_a_killed_process_has_lost_nothing(tmp_path: Path) -> None:
     assert done.stdout == b"written\n" and done.returncode == -9
     assert numbers(tmp_path / "j") == list(range(1, 1001))
     Journal(tmp_path / "j").close()  # and its folder is free
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB, which is full soon."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if made.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 def test_a_full_disk_keeps_entries_in_memory_until_there_is_room(small_disk: Path, make: Make) -> None:
