@@ -20,17 +20,17 @@ class Slot(NamedTuple):
 
 
 def slots(data: RequestModel, model: TextModel) -> Iterator[Slot]:
-    """Yield every text that reaches the model: messages with their tool calls, prompts, prompts given as token ids."""
+    """Yield every text that reaches the model: messages and tool calls, tools, prompts, prompts given as token ids."""
     if isinstance(data, ChatRequest):
         for message in data.messages:
             yield from _message(message)
         yield from _strings(data.chat_template_kwargs, "chat_template_kwargs")
-        yield from _strings(data.model_extra or {}, "messages")
+        yield from _strings(data.tools, "tools")
     elif isinstance(data, CompletionRequest):
         yield from _prompts(data, model)
     elif isinstance(data, GenerateRequest):
-        yield from (Slot(data.prompt, "prompt", _setter(data, "prompt")),) if data.is_short else ()
-        yield from () if data.is_short else (Slot(data.inputs, "inputs", _setter(data, "inputs")),)
+        field = "prompt" if data.is_short else "inputs"
+        yield Slot(data.prompt if data.is_short else data.inputs, field, _setter(data, field))
 
 
 def _message(message: ChatMessage) -> Iterator[Slot]:

@@ -20,19 +20,23 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from ..server.conftest import START_TIMEOUT, Served
 
 HIDDEN = 128
-TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+TEMPLATE = "{# <tool_call> #}{% for message in messages %}{{ message.content }}{% endfor %}"
 
 SERVE = """
 import json, logging, sys
 from isotoken.api.cli.log import log_to_stderr
+from isotoken.api.gateway.settings import GatewaySettings
 from isotoken.api.safety.settings import SafetySettings
 from isotoken.api.server import ServerSettings, serve
 from isotoken.api.server.features import Features
+from isotoken.api.store import StoreSettings
+from isotoken.api.telemetry.settings import TelemetrySettings
 from isotoken.plugins.build import EngineConfig
-config, safety, level = json.loads(sys.argv[1])
+config, asked, level = json.loads(sys.argv[1])
+kinds = {"safety": SafetySettings, "gateway": GatewaySettings, "store": StoreSettings, "telemetry": TelemetrySettings}
 log_to_stderr(level, sys.stderr)
 logging.basicConfig(level=level.upper(), stream=sys.stderr)
-features = Features(safety=SafetySettings(**safety)) if safety is not None else Features()
+features = Features(**{name: kinds[name](**settings) for name, settings in asked.items()})
 settings = ServerSettings(port=0, features=features)
 sys.exit(serve(EngineConfig(**config), settings, on_started=lambda url, engine: print(url, engine.pid, flush=True)))
 """
@@ -154,12 +158,15 @@ def _write_weights(folder: Path, size: int, following: dict[int, int]) -> None:
 
 @pytest.fixture(scope="session")
 def serve_saying() -> Iterator[Serve]:
-    """Start servers of such models: serve_saying(folder, safety={...}). They are stopped in the end."""
+    """Start servers of such models: serve_saying(folder, {...}, gateway={...}). They are stopped in the end."""
     started: list[Served] = []
 
-    def start(model: Path, safety: dict[str, Any] | None = None, *, log: Path | None = None) -> Served:
+    def start(
+        model: Path, safety: dict[str, Any] | None = None, *, log: Path | None = None, **features: dict[str, Any]
+    ) -> Served:
         config = {"model": str(model), "backend": "reference", "num_blocks": 1024}
-        arguments = json.dumps([config, safety, "debug" if log else "warning"])
+        asked = features | ({} if safety is None else {"safety": safety})
+        arguments = json.dumps([config, asked, "debug" if log else "warning"])
         with (log or Path("/dev/null")).open("w") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-c", SERVE, arguments], stdout=subprocess.PIPE, stderr=stream, text=True

@@ -21,6 +21,7 @@ TEXTS = (
     "It begins well. Then comes swordfish, and more of it.",
     "Round and round: " + "go go go " * 100,
     "e.com is where it ends.",
+    '<tool_call>\n{"name": "send", "arguments": {"to": "x\\njohn.doe@example.com", "code": 42}}\n</tool_call>',
 )
 CLEAN = (
     "Write to [EMAIL], or call [PHONE] now; thanks. Ünïcode 日本 too.",
@@ -169,6 +170,16 @@ def test_an_echo_and_what_follows_it_are_read_together(safe: Served) -> None:
     assert "".join(event["choices"][0]["text"] for event in events) == "see [EMAIL] is where it ends."
 
 
+def test_an_echo_that_is_changed_shows_none_of_its_tokens(serve_saying: Serve, model: Path) -> None:
+    served = serve_saying(model, {"default": {"outputs": [{"filter": "pii"}]}})
+    request = {"prompt": f"I am john.doe@example.com. {say(2)}", "max_tokens": 99, "temperature": 0, "echo": True}
+    choice = served.post("/v1/completions", {**request, "logprobs": 0}).json()["choices"][0]
+    assert choice["text"] == f"I am [EMAIL]. {say(2)}{CLEAN[2]}"
+    assert "john" not in "".join(choice["logprobs"]["tokens"])
+    for token, offset in zip(choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"], strict=True):
+        assert token.startswith("bytes:") or token == "<|end|>" or choice["text"][offset:].startswith(token)
+
+
 def test_prompts_are_redacted_before_the_model_reads_them(safe: Served) -> None:
     prompt = f"I am john.doe@example.com. {say(2)}"
     choice = safe.post("/v1/completions", {**body(2), "prompt": prompt, "echo": True}).json()["choices"][0]
@@ -228,6 +239,64 @@ def test_moderations(safe: Served) -> None:
     assert len(parts.json()["results"]) == 1
     for wrong in ({}, {"input": []}, {"input": [1]}, {"input": [{"type": "image_url"}]}):
         assert safe.post("/v1/moderations", wrong).status_code == 400
+
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "send", "description": "Mail to john.doe@example.com", "parameters": {"type": "object"}},
+}
+
+
+def test_tool_calls(safe: Served) -> None:
+    """The arguments are JSON with a label in it; and no delta has more."""
+    request = {**chat(6), "tools": [TOOL]}
+    choice = safe.post("/v1/chat/completions", request).json()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    arguments = choice["message"]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(arguments) == {"to": "x\n[EMAIL]", "code": 42}
+    streamed = ""
+    for event in safe.events("/v1/chat/completions", {**request, "stream": True})[:-1]:
+        for call in event["choices"][0]["delta"].get("tool_calls", ()):
+            streamed += call["function"].get("arguments", "")
+            check_secret(streamed)
+    assert json.loads(streamed) == json.loads(arguments)
+
+
+def test_tools_and_calls_are_read_in_prompts(safe: Served) -> None:
+    """A secret in a tool's description, in an argument of an earlier call, or in a template's argument is seen."""
+    secret = "sk-proj-Ab3dEf6hIj9lMn2pQr5tUv8x"
+    tool = {"type": "function", "function": {"name": "send", "description": f"with {secret}"}}
+    call = {"id": "1", "type": "function", "function": {"name": "send", "arguments": f'{{"key": "{secret}"}}'}}
+    for more in (
+        {"tools": [tool]},
+        {"messages": [{"role": "assistant", "tool_calls": [call]}, *chat(2)["messages"]]},
+        {"messages": [{"role": "user", "content": say(2), "name": secret}]},
+        {"chat_template_kwargs": {"documents": [{"text": secret}]}},
+    ):
+        answer = safe.post("/v1/chat/completions", {**chat(2), **more})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "content_policy_violation"), answer.text
+
+
+def test_tenants_have_policies_of_their_own(serve_saying: Serve, model: Path, tmp_path: Path) -> None:
+    from isotoken.api.gateway.keys import KeyRequest, create_key
+    from isotoken.api.store import StoreSettings, connect
+
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = connect(StoreSettings(url=url))
+    store.prepare_now()
+    keys = {
+        tenant: store.call(lambda connection, tenant=tenant: create_key(connection, KeyRequest(tenant=tenant)))[0]
+        for tenant in ("open", "other")
+    }
+    store.close_now()
+    policies = {"default": SAFETY["default"], "tenants": {"open": {"outputs": [{"filter": "pii", "kinds": ["phone"]}]}}}
+    served = serve_saying(model, policies, gateway={"authenticator": "keys"}, store={"url": url})
+    texts = {}
+    for tenant, key in keys.items():
+        answer = served.post("/v1/completions", body(0), headers={"authorization": f"Bearer {key}"})
+        texts[tenant] = answer.json()["choices"][0]["text"]
+    assert texts["other"] == CLEAN[0]
+    assert texts["open"] == TEXTS[0].replace("+1 202-555-0143", "[PHONE]")
 
 
 def test_openais_client_reads_moderations(safe: Served) -> None:

@@ -37,6 +37,12 @@ def talk(served: object, *, path: str = "") -> None:
     # What goes wrong: fields, JSON, sizes, models, routes, templates, tokens that are none.
     for content in (f'{{"prompt": "{PROMPT}"', f'{{"prompt": ["{PROMPT}", 5]}}', f'"{PROMPT}"'):
         post("/v1/completions", content=content, headers=headers)
+    for surrogate in (r"\ud800", r"\udfff \u0000"):
+        post("/v1/completions", content=f'{{"prompt": "{surrogate}{PROMPT}"}}', headers=headers)
+        messages = f'[{{"role": "user", "content": "{surrogate}{PROMPT}"}}]'
+        post("/v1/chat/completions", content=f'{{"messages": {messages}}}', headers=headers)
+        post("/generate", content=f'{{"inputs": "{surrogate}{PROMPT}"}}', headers=headers)
+        post("/v1/moderations", content=f'{{"input": "{surrogate}{PROMPT}"}}', headers=headers)
     post("/v1/completions", {"prompt": PROMPT, "model": PROMPT}, headers=headers)
     post("/v1/completions", {"prompt": PROMPT, "temperature": PROMPT}, headers=headers)
     post("/v1/completions", {"prompt": PROMPT * 2000}, headers=headers)
@@ -46,15 +52,17 @@ def talk(served: object, *, path: str = "") -> None:
     post("/v1/completions", {"prompt": PROMPT, "user": KEY, "logit_bias": {PROMPT: 1}}, headers=headers)
 
 
-def test_logs_hold_neither_texts_nor_keys(serve_saying: Serve, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_logs_hold_neither_texts_nor_keys(serve_saying: Serve, model: Path, tmp_path: Path, log_format: str) -> None:
     log = tmp_path / "log"
     safety = {"default": {"prompts": [{"filter": "pii", "action": "flag"}]}, "moderations": "lexicon"}
-    served = serve_saying(model, safety, log=log)
+    features = {} if log_format == "text" else {"telemetry": {"log_format": "json", "access_log": True}}
+    served = serve_saying(model, safety, log=log, **features)
     talk(served)
     served.process.terminate()
     served.process.wait(60)
     lines = log.read_text()
-    assert "isotoken.requests" in lines  # it was a log of something
+    assert ("isotoken.requests" if log_format == "text" else "isotoken.access") in lines  # it was a log of something
     for canary in (PROMPT, KEY, KEY[4:20], "wombat", "quokkas"):
         assert canary not in lines
 
