@@ -215,10 +215,10 @@ def _check_verdict(verdict: Verdict) -> None:
         return
     seconds = max(verdict.retry_after, 0.001)
     headers = (("retry-after", str(ceil(seconds))), ("retry-after-ms", str(ceil(seconds * 1000))))
-    whose = "your address" if demand.bucket.startswith("address:") else "your key"
+    who = "address" if demand.bucket.startswith("address:") else "key"
     what = "requests at once" if demand.kind == "concurrency" else f"{demand.kind} a minute"
-    message = f"the limit of {demand.limit} {what} for {whose} is reached; retry after {ceil(seconds)} s"
-    raise ApiError(429, message, code="rate_limit_exceeded", headers=headers)
+    message = f"the limit of {demand.limit} {what} for your {who} is reached; retry after {ceil(seconds)} s"
+    raise ApiError(429, message, code="rate_limit_exceeded", headers=headers, limit=f"{who}_{demand.kind}")
 
 
 def _unauthorized(given: bool, *, expired: bool) -> ApiError:

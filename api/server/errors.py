@@ -50,6 +50,10 @@ CODES = {
 }
 
 
+LIMITS_BY_CODE = {"insufficient_quota": "budget"}
+"""Which limit a request went past, where its error's code says so."""
+
+
 class ApiError(Exception):
     """A request that cannot be answered, raised where it is found out."""
 
@@ -61,9 +65,11 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        limit: str = "",
     ) -> None:
         super().__init__(message)
-        self.failure = Failure(status, message, param, code or CODES.get(status, "invalid_value"), headers)
+        code = code or CODES.get(status, "invalid_value")
+        self.failure = Failure(status, message, param, code, headers, limit or LIMITS_BY_CODE.get(code, ""))
 
 
 class ClientGone(Exception):
@@ -79,6 +85,7 @@ class Failure:
     param: str | None = None
     code: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    limit: str = ""  # that the request went past, for the metrics
 
     def openai(self) -> dict[str, Any]:
         """Return the body that OpenAI's clients read; all four keys are always there."""
@@ -113,7 +120,7 @@ def failure_of(error: Exception) -> Failure:
         case ParameterError():
             failure = Failure(400, str(error), error.field, error.code)
         case Overloaded():
-            failure = Failure(429, str(error), None, CODES[429], _retry_headers(error.retry_after))
+            failure = Failure(429, str(error), None, CODES[429], _retry_headers(error.retry_after), "queue")
         case NotReady():
             failure = Failure(503, str(error), None, CODES[503], _retry_headers(1.0))
         case EngineFailed():  # the same request would fail again: the client's library should not repeat it
@@ -172,7 +179,7 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     """Answer with the error body that the route's clients read (Litestar's exception handler for everything)."""
     failure = failure_of(error)
     if failure.status in REJECTIONS:
-        request.scope["state"]["rejection"] = failure.code  # for the metrics
+        request.scope["state"]["rejection"] = failure  # for the metrics
     headers = dict(failure.headers)
     if isinstance(error, MethodNotAllowedException) and error.headers:
         headers.update(error.headers)  # Allow

@@ -24,6 +24,11 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 _OPERATIONS = ("/health", "/metrics")  # routes whose 503 is an answer, not an error
+_LIMITS = (
+    *(f"{who}_{what}" for who in ("key", "address") for what in ("requests", "tokens", "concurrency")),
+    "queue",
+    "budget",
+)
 _WINDOW = 60.0  # seconds over which rates are told
 
 
@@ -35,6 +40,13 @@ class Metrics:
         self.requests = Counter("llm_requests", "HTTP requests answered", registry, ["route", "status"])
         self.latency = Histogram(
             "llm_request_latency_seconds", "From request to last byte", _SECONDS, registry, label="route"
+        )
+        self.limited = Counter(
+            "llm_rate_limited",
+            "Requests past a limit, by which one",
+            registry,
+            ["limit"],
+            start=[(name,) for name in _LIMITS],
         )
         self.rejections = Counter("llm_rejections", "Requests turned away", registry, ["reason"])
         self.arms = Counter("llm_arm_requests", "Requests by arm of an experiment", registry, ["arm", "outcome"])
@@ -96,9 +108,11 @@ class Metrics:
         if not route.startswith(_OPERATIONS):
             self._outcomes.add(1)
             self._errors.add(status >= 500)
-        reason = exchange.scope["state"].get("rejection")
-        if reason is not None:
-            self.rejections.add(1, reason)
+        failure = exchange.scope["state"].get("rejection")
+        if failure is not None:
+            self.rejections.add(1, failure.code or "")
+            if failure.limit:
+                self.limited.add(1, failure.limit)
         if exchange.arm:
             self.arms.add(1, exchange.arm, outcome(status))
         self.tenants.answered(exchange)

@@ -17,7 +17,7 @@ log = logging.getLogger("isotoken.access")
 
 def access_fields(exchange: Exchange, *, with_address: bool) -> dict[str, Any]:
     """Return what the line says."""
-    stats = exchange.stats
+    stats, failure = exchange.stats, exchange.scope["state"].get("rejection")
     seconds = {**totals(exchange.started, exchange.timings, stats), "total": time.monotonic() - exchange.started}
     found: dict[str, Any] = {
         "request_id": exchange.id,
@@ -30,7 +30,7 @@ def access_fields(exchange: Exchange, *, with_address: bool) -> dict[str, Any]:
         "arm": exchange.arm or None,
         "trace_id": None if exchange.trace is None else exchange.trace.trace_id,
         "address": exchange.address if with_address else None,
-        "reason": exchange.scope["state"].get("rejection"),
+        "reason": None if failure is None else failure.limit or failure.code,
         **{f"{name}_ms": round(value * 1000, 3) for name, value in seconds.items()},
     }
     if stats:

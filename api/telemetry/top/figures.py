@@ -62,7 +62,7 @@ class Figures:
     requests_per_s: float
     error_share: float | None
     in_flight: float
-    rejections_per_s: dict[str, float]
+    limited_per_s: dict[str, float]
     filtered_per_s: dict[str, float]
     latencies: dict[str, Quantiles]
     models: list[ModelFigures]
@@ -146,7 +146,7 @@ def figures(before: Scrape, after: Scrape) -> Figures:
         requests_per_s=requests / between.seconds,
         error_share=errors / requests if requests else None,
         in_flight=after.total("llm_http_requests_in_flight"),
-        rejections_per_s=between.rates_by("reason", "llm_rejections_total"),
+        limited_per_s=between.rates_by("limit", "llm_rate_limited_total"),
         filtered_per_s=between.rates_by("action", "llm_filter_findings_total"),
         latencies={what: between.quantiles(name) for what, name in LATENCIES.items()},
         models=[_model(name, between) for name in sorted(after.by("model", "llm_engine_ready"))],

@@ -85,7 +85,7 @@ def _summary(figures: Figures) -> Text:
         parts.append(
             f"ledger {figures.ledger_lag_s:.0f} s behind" if figures.ledger_lag_s >= 1 else "ledger up to date"
         )
-    parts += [f"{rate:.1f}/s turned away ({reason})" for reason, rate in figures.rejections_per_s.items()]
+    parts += [f"{rate:.1f}/s past a limit ({limit})" for limit, rate in figures.limited_per_s.items()]
     parts += [f"{rate:.1f}/s filtered ({action})" for action, rate in figures.filtered_per_s.items()]
     return Text("  ".join(parts), style="" if figures.ready else "red")
 

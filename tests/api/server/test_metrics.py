@@ -32,6 +32,7 @@ NAMES = {
     "llm_draft_stops": "counter",
     "llm_requests_undrafted": "gauge",
     "llm_rejections": "counter",
+    "llm_rate_limited": "counter",
     "llm_ready": "gauge",
     "llm_engine_stuck": "gauge",
     "llm_engine_silence_seconds": "gauge",

@@ -31,7 +31,7 @@ llm_ready 1
 llm_requests_total{route="/v1/completions",status="200"} 100
 llm_requests_total{route="/v1/completions",status="500"} 0
 llm_requests_total{route="/metrics",status="200"} 1
-llm_rejections_total{reason="rate_limit_exceeded"} 5
+llm_rate_limited_total{limit="queue"} 5
 llm_tokens_generated_total{model="m"} 1000
 llm_tokens_generated_total{model="with a rather long name, as they come from a hub/of-models-7B"} 10
 llm_prefix_cache_queries_total{model="m"} 100
@@ -61,7 +61,7 @@ GROWN = {
     'llm_requests_total{route="/metrics",status="200"}': 999,  # which nobody wants to see
     'llm_requests_total{route="/v1/completions",status="200"}': 118,
     'llm_requests_total{route="/v1/completions",status="500"}': 2,
-    'llm_rejections_total{reason="rate_limit_exceeded"}': 25,
+    'llm_rate_limited_total{limit="queue"}': 25,
     'llm_tokens_generated_total{model="m"}': 3000,
     'llm_prefix_cache_queries_total{model="m"}': 300,
     'llm_prefix_cache_hits_total{model="m"}': 100,
@@ -95,7 +95,7 @@ def test_figures_are_of_the_time_between(found: Figures) -> None:
     assert found.ready
     assert found.requests_per_s == 10
     assert found.error_share == 0.1
-    assert found.rejections_per_s == {"rate_limit_exceeded": 10}
+    assert found.limited_per_s == {"queue": 10}
     assert found.tokens_per_s == 1000
     assert found.cores == 1.5
     assert found.cost_per_h == 1800
