@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,7 @@ class Budgets:
         if not purses:
             return None
         unknown = [purse for purse in purses if not purse.is_known]
-        if unknown:
+        if unknown and not self._is_blind:
             await self._look(unknown)
         _check(purses)
         return Tab(purses)
@@ -103,19 +103,21 @@ class Budgets:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def refresh(self) -> None:
-        """Ask the database for all purses. Where it does not answer, what was known stays."""
-        await self._look(self._purses.known)
+        """Ask the database for all purses in use. Where it does not answer, what was known stays."""
+        await self._look(self._purses.take_active())
 
     async def _look_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
-            with contextlib.suppress(Exception):  # it is logged, and the next look may see more
+            try:
                 await self.refresh()
+            except Exception:  # the next look may see more
+                log.exception("budgets could not be looked up")
 
     async def _look(self, purses: Sequence[Purse]) -> None:
         if not purses:
             return
-        asked = [(purse, purse.since) for purse in purses]
+        asked = {purse: purse.since for purse in purses}
         try:
             delivered, sums = await self._store.read(partial(_sums, journal_id=self._journal_id, asked=asked))
         except StoreError as error:
@@ -124,7 +126,7 @@ class Budgets:
             self._is_blind = True
             return
         self._is_blind = False
-        same_period = {purse: amount for purse, amount in sums.items() if (purse, purse.since) in asked}
+        same_period = {purse: amount for purse, amount in sums.items() if purse.since == asked[purse]}
         self._purses.settle(delivered, same_period)
 
 
@@ -134,14 +136,12 @@ def _check(purses: Sequence[Purse], cost: int = 0, tokens: int = 0) -> None:
             raise ApiError(429, purse.describe(), code="insufficient_quota", headers=(("x-should-retry", "false"),))
 
 
-def _sums(
-    connection: Connection, *, journal_id: str, asked: Sequence[tuple[Purse, object]]
-) -> tuple[int, dict[Purse, Amount]]:
+def _sums(connection: Connection, *, journal_id: str, asked: Mapping[Purse, date]) -> tuple[int, dict[Purse, Amount]]:
     """Return the number of this server's last entry in the database, and the purses' sums with it."""
     from .reports import journal_position, sums_since  # noqa: PLC0415  (sqlalchemy, which a store has brought)
 
-    groups: dict[tuple[str, object], list[Purse]] = defaultdict(list)
-    for purse, since in asked:
+    groups: dict[tuple[str, date], list[Purse]] = defaultdict(list)
+    for purse, since in asked.items():
         groups[purse.owner.kind, since].append(purse)
     found: dict[Purse, Amount] = {}
     for (kind, since), purses in groups.items():

@@ -43,7 +43,8 @@ class Purse:
     settled: Amount = field(default_factory=Amount)  # in the database
     pending: Amount = field(default_factory=Amount)  # ended, and not in the database yet
     running: Amount = field(default_factory=Amount)  # of requests that have not ended
-    is_known: bool = False  # the database was asked
+    is_known: bool = False  # the database was asked, and not long ago
+    is_touched: bool = True  # somebody looked into it since the database was last asked
 
     @property
     def used(self) -> Amount:
@@ -99,10 +100,16 @@ class Purses:
         self._day = self._today()
         self._undelivered: list[UsageEntry] = []
 
-    @property
-    def known(self) -> list[Purse]:
-        """All that were asked for in this period."""
-        return list(self._purses.values())
+    def take_active(self) -> list[Purse]:
+        """Return those that are in use. What is known of the others is out of date from now on."""
+        active = []
+        for purse in self._purses.values():
+            if purse.is_touched or purse.running != Amount():
+                active.append(purse)
+            else:
+                purse.is_known = False
+            purse.is_touched = False
+        return active
 
     def of(self, tenant: str, key_id: str) -> list[Purse]:
         """Return the purses that a request by this tenant and key is paid from."""
@@ -117,6 +124,8 @@ class Purses:
                 if name and getattr(budget, kind) in (name, "*")
             ]
             self._by_principal[tenant, key_id] = found
+        for purse in found:
+            purse.is_touched = True
         return found
 
     def ended(self, entry: UsageEntry) -> None:

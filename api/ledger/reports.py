@@ -64,7 +64,7 @@ def entries(connection: Connection, *, tenant: str | None, limit: int) -> list[d
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def sums_since(connection: Connection, kind: str, since: object, names: Collection[str]) -> dict[str, tuple[int, int]]:
+def sums_since(connection: Connection, kind: str, since: date, names: Collection[str]) -> dict[str, tuple[int, int]]:
     """Return what tenants or keys (`kind`) have used since a day: name -> (cost, tokens)."""
     owner = usage_days.c.tenant if kind == "tenant" else usage_days.c.key_id
     query: Select[Any] = (

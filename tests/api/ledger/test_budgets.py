@@ -148,6 +148,26 @@ def test_several_requests_share_one_budget_to_the_token(store: Store, make: Make
     with_budgets(store, body, Budget(key="k1", period="day", cost=Decimal("0.0000000007")))
 
 
+def test_what_another_server_counted_is_seen(store: Store, make: Make) -> None:
+    """At the next look while a budget is in use, and at once when it is used again."""
+
+    async def body(budgets: Budgets) -> None:
+        for number, is_in_use in enumerate((True, False, True), 1):
+            assert await budgets.open(ACME) is not None
+            await budgets.refresh()
+            if not is_in_use:
+                await budgets.refresh()  # nobody has asked since: what is known is out of date
+            used = make(prompt_tokens=30, generated_tokens=0)("another server", number)
+            await store.run(partial(add_entries, entries=[used]))
+            if is_in_use:
+                await budgets.open(ACME)
+                await budgets.refresh()
+        with pytest.raises(ApiError, match="is spent"):
+            await budgets.open(ACME)
+
+    with_budgets(store, body, Budget(tenant="acme", tokens=90))
+
+
 def test_a_database_that_is_gone_leaves_what_this_server_knows(
     sqlite_store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
