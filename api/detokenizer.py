@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space
+MAX_ID = 2**31  # beyond, the library raises errors of its own
 
 
 class Detokenizer(Protocol):
@@ -52,13 +53,13 @@ class Vocabulary:
         """Return the bytes that a token stands for; none for an id without a token."""
         known = self._cache.get(token_id)
         if known is None:
-            known = self._cache[token_id] = self._read(token_id)
+            token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < MAX_ID else None
+            if token is None:
+                return b""  # not kept: a client may name any number
+            known = self._cache[token_id] = self._read(token)
         return known
 
-    def _read(self, token_id: int) -> bytes:
-        token = self._tokenizer.id_to_token(token_id)
-        if token is None:
-            return b""
+    def _read(self, token: str) -> bytes:
         if self._byte_level:
             table = _byte_of_character()
             if all(character in table for character in token):
@@ -117,7 +118,8 @@ class WindowDetokenizer:
 
     def push(self, token_id: int) -> str:
         """Return the text that this token completes."""
-        self._window.append(token_id)
+        if 0 <= token_id < MAX_ID:
+            self._window.append(token_id)
         return self._grown(final=False)
 
     def flush(self) -> str:

@@ -63,6 +63,16 @@ def test_byte_level_equals_the_tokenizer_for_any_tokens(text_model: TextModel) -
         assert text_model.decode(ids, skip_special_tokens=False) == with_special
 
 
+@pytest.mark.parametrize("token_id", [-1, -(2**70), 2**31, 2**40, 2**70, 10**6])
+@pytest.mark.parametrize("make", [llama_2, word_pieces])
+def test_a_number_that_is_no_token_has_no_text(make: object, tmp_path: Path, token_id: int) -> None:
+    """Clients may send any: it is neither an error nor kept."""
+    assert callable(make)
+    make().save(str(tmp_path / "tokenizer.json"))
+    text = TextModel.load(tmp_path)
+    assert stream(text, [token_id]) == ""
+
+
 @pytest.mark.parametrize("make", [llama_2, gemma, metaspace, word_pieces])
 def test_other_decoders_equal_the_tokenizer_for_well_formed_tokens(make: object, tmp_path: Path) -> None:
     tokenizer = make()  # type: ignore[operator]

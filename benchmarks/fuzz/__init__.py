@@ -1,0 +1,1 @@
+"""Fuzzing of a whole server: every route by its schema, and bytes that are nearly HTTP."""
