@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import ParameterError
 from .formats import ToolFormat
 
 Message = Mapping[str, Any]
@@ -25,7 +26,7 @@ def knows_tools(chat_template: str) -> bool:
 
 def in_words(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], form: ToolFormat) -> list[dict[str, Any]]:
     """Return a conversation that has no tools in it any more: they, their calls and results have become text."""
-    told = [_in_words(message, form) for message in messages]
+    told = [_in_words(index, message, form) for index, message in enumerate(messages)]
     joined: list[dict[str, Any]] = []
     for message, given in zip(told, messages, strict=True):
         if given.get("role") == "tool" and joined and joined[-1].pop("is_result", False):
@@ -46,16 +47,30 @@ def in_words(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], fo
     return [{"role": "system", "content": telling}, *joined]
 
 
-def _in_words(message: Message, form: ToolFormat) -> dict[str, Any]:
+def _in_words(index: int, message: Message, form: ToolFormat) -> dict[str, Any]:
     plain = {name: value for name, value in message.items() if name not in ("tool_calls", "tool_call_id")}
     content = str(message.get("content") or "")
     if message.get("role") == "tool":
         return plain | {"role": "user", "content": _RESULT.format(content=content)}
-    calls = [call["function"] for call in message.get("tool_calls") or () if isinstance(call.get("function"), Mapping)]
+    calls = [_function(f"messages[{index}].tool_calls", call) for call in _calls(index, message)]
     if calls:
         written = form.write([(str(call.get("name")), _value(call.get("arguments"))) for call in calls])
         content = f"{content}\n{written}" if content else written
     return plain | {"content": content}
+
+
+def _calls(index: int, message: Message) -> Sequence[Any]:
+    calls = message.get("tool_calls") or ()
+    if not isinstance(calls, list | tuple):
+        raise ParameterError(f"messages[{index}].tool_calls", calls, "a list")
+    return calls
+
+
+def _function(field: str, call: Any) -> Mapping[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise ParameterError(field, call, "calls of functions")
+    return function
 
 
 def _value(arguments: Any) -> Any:

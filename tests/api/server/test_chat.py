@@ -98,12 +98,8 @@ def test_neutral_values_are_fine(server: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
-        ("structured_outputs", {"regex": "a"}),
-        ("guided_json", {"type": "object"}),
+        ("functions", [{"name": "f"}]),
+        ("structural_tag", {"structures": []}),
         ("audio", {"voice": "alloy"}),
         ("modalities", ["text", "audio"]),
         ("best_of", 2),
