@@ -28,7 +28,7 @@ from ..server.conftest import Served
 MONITORING = Path(__file__).parents[3] / "examples" / "production" / "monitoring"
 RULES = MONITORING / "prometheus" / "rules"
 PANELS = [panel for row in tomllib.loads((MONITORING / "dashboard.toml").read_text())["row"] for panel in row["panel"]]
-ELSEWHERE = {"a GPU", "an experiment"}  # what this run does not have
+ELSEWHERE = {"a GPU"}  # what this run does not have
 METRIC = re.compile(r"\b(?:\w+:)?llm_\w+(?::\w+)?")
 
 needs_prometheus = pytest.mark.skipif(
@@ -94,11 +94,22 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def watched(serve: Callable[..., Any], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server that guesses ahead, counts money and filters."""
+    """A server of two models that guesses ahead, counts money, filters and experiments."""
     folder = tmp_path_factory.mktemp("watched")
     config = {
         "engine": {"backend": "reference", "drafter": "ngram", "num_blocks": 256},
         "limits": {"stall_after": 1.0},
+        "models": [{"name": name, "model": str(tiny_model)} for name in ("tiny", "twin")],
+        "routing": {
+            "experiments": [
+                {
+                    "name": "greeting",
+                    "model": "chat",
+                    "arms": [{"name": "old", "model": "tiny"}, {"name": "new", "model": "twin"}],
+                    "sticky": "request",
+                }
+            ]
+        },
         "store": {"url": f"sqlite:///{folder / 'store.db'}"},
         "ledger": {
             "enabled": True,
@@ -108,9 +119,9 @@ def watched(serve: Callable[..., Any], tiny_model: Path, tmp_path_factory: pytes
         "safety": {"default": {"prompts": [{"filter": "block_list", "words": ["forbidden"]}]}},
     }
     (folder / "isotoken.yaml").write_text(yaml.safe_dump(config))
-    with serve("--config", str(folder / "isotoken.yaml"), str(tiny_model)) as serving:
+    with serve("--config", str(folder / "isotoken.yaml")) as serving:
         client = httpx.Client(base_url=serving.url, timeout=60)
-        yield Served(serving.url, serving.process, _engine_of(serving.process.pid), client)
+        yield Served(serving.url, serving.process, _engines_of(serving.process.pid)[0], client)
         client.close()
 
 
@@ -126,7 +137,7 @@ def prometheus(watched: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         watched.wait_for(lambda: watched.metric("llm_engine_restarts_total") == 1)
         _traffic(watched)
         found.wait_for('increase(llm_requests_total{status="200", route="/v1/completions"}[1m]) > 0')
-        found.wait_for("llm_engine_restarts_total == 1")
+        found.wait_for("sum(llm_engine_restarts_total) == 1")
         yield found
     finally:
         found.process.stop()
@@ -138,9 +149,10 @@ def _traffic(server: Any) -> None:
     same = {str(token): 90 for token in range(70, 74)}
     for i in range(3):
         body = {"prompt": [70, 71, 72, 73] * 8, "max_tokens": 40, "temperature": 0, "logit_bias": same, "n": 1 + i}
-        assert server.post("/v1/completions", {**body, "ignore_eos": True}).status_code == 200
+        for model in ("tiny", "chat"):
+            assert server.post("/v1/completions", {**body, "model": model, "ignore_eos": True}).status_code == 200
     assert server.post("/v1/completions", {"model": "another", "prompt": "a"}).status_code == 404
-    assert server.post("/v1/completions", {"prompt": "what is forbidden"}).status_code == 400
+    assert server.post("/v1/completions", {"model": "tiny", "prompt": "what is forbidden"}).status_code == 400
 
 
 @needs_prometheus
@@ -186,23 +198,26 @@ def test_every_metric_that_is_asked_for_exists(prometheus: Prometheus, watched: 
 
 @needs_prometheus
 def test_an_engine_that_died_fires_and_one_that_is_stuck_is_pending(prometheus: Prometheus, watched: Any) -> None:
-    prometheus.wait_for('ALERTS{alertname="IsotokenEngineRestarted", alertstate="firing", model="tiny"}')
-    body = {"prompt": "the quick", "max_tokens": 50, "ignore_eos": True, "stream": True}
-    pid = _engine_of(watched.process.pid)
-    os.kill(pid, signal.SIGSTOP)
+    fired = prometheus.wait_for('ALERTS{alertname="IsotokenEngineRestarted", alertstate="firing"}')
+    assert [labels["model"] for labels, _ in fired] == ["tiny"]  # which was loaded first
+    body = {"model": "tiny", "prompt": "the quick", "max_tokens": 50, "ignore_eos": True, "stream": True}
+    engines = _engines_of(watched.process.pid)
+    for pid in engines:
+        os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(httpx.ReadTimeout):
             watched.client.post("/v1/completions", json=body, timeout=0.5)
         prometheus.wait_for('ALERTS{alertname="IsotokenEngineStuck", model="tiny"}')
         prometheus.wait_for('ALERTS{alertname="IsotokenNotReady"}')
     finally:
-        os.kill(pid, signal.SIGCONT)
+        for pid in engines:
+            os.kill(pid, signal.SIGCONT)
 
 
-def _engine_of(server: int) -> int:
-    """The engine of a server by now: its only child."""
-    (engine,) = psutil.Process(server).children()
-    return engine.pid
+def _engines_of(server: int) -> list[int]:
+    """The engines of a server by now: its only children, the oldest first."""
+    workers = [child for child in psutil.Process(server).children() if "isotoken.api.engine.worker" in child.cmdline()]
+    return [child.pid for child in sorted(workers, key=psutil.Process.create_time)]
 
 
 @needs_prometheus
