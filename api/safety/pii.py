@@ -32,8 +32,8 @@ _EMAIL = (
     r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}[^\W\d_][\w\-]{0,61}[^\W_]"
 )
 _IBAN = r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}(?:[ \-]?[A-Za-z0-9]){11,30}(?![A-Za-z0-9])"
-_CARD = r"(?<![0-9])[0-9](?:[ \-]?[0-9]){12,18}(?![0-9])"
-_PHONE = r"(?<![\w+])(?:\+|\(\+?)?[0-9](?:[ ().\-/]{0,2}[0-9]){6,16}(?!\w)"
+_CARD = r"(?<![0-9.])[0-9](?:[ \-]?[0-9]){12,18}(?![0-9])"
+_PHONE = r"(?<![\w+.])(?:\+|\(\+?)?[0-9](?:[ ().\-/]{0,2}[0-9]){6,16}(?!\w)"
 
 _BRANDS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
@@ -59,6 +59,9 @@ class PiiOptions(BaseModel, extra="forbid"):
     labels: dict[PiiKind, str] = Field(default_factory=dict, description="What takes their place; [EMAIL] and so on.")
     phone_regions: tuple[str, ...] = Field(
         default=("US",), description="Countries whose numbers are known without a country code, such as US, DE."
+    )
+    bare_phones: bool = Field(
+        default=False, description="National numbers that are digits only, too: 2147483647 is one of Dallas."
     )
 
 
@@ -91,7 +94,7 @@ def _rules(kind: PiiKind, found: Kind, asked: PiiOptions) -> Iterator[Rule]:
     elif kind == "card":
         yield _rule(found, _CARD, _is_card())
     else:
-        yield _rule(found, _PHONE, _is_phone(asked.phone_regions))
+        yield _rule(found, _PHONE, _is_phone(asked.phone_regions, asked.bare_phones))
 
 
 def _rule(kind: Kind, pattern: str, is_one: Callable[[str], bool] | None = None) -> Rule:
@@ -134,7 +137,7 @@ def _is_card() -> Callable[[str], bool]:
     return is_card
 
 
-def _is_phone(regions: tuple[str, ...]) -> Callable[[str], bool]:
+def _is_phone(regions: tuple[str, ...], bare: bool) -> Callable[[str], bool]:
     phones = needed("phonenumbers", "phonenumbers", "phone numbers")
     for region in regions:
         if region not in phones.SUPPORTED_REGIONS:
@@ -145,6 +148,8 @@ def _is_phone(regions: tuple[str, ...]) -> Callable[[str], bool]:
             return False  # "+1 (0) 2..." may be one; "1 2 3 4 5 6 7" is none
         international = text.lstrip("(").startswith(("+", "00"))
         number = text.lstrip("(").replace("00", "+", 1) if text.lstrip("(").startswith("00") else text
+        if not international and not bare and text.isdigit() and not text.startswith("0"):
+            return False
         for region in (None,) if international else regions:
             try:
                 if phones.is_valid_number(phones.parse(number, region)):

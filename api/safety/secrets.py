@@ -38,7 +38,10 @@ _NAMED = (
     r"[ ]{0,2}[:=]>?[ ]{0,2}))"
     r"[\"']?[^\s\"'`,;<>()]{8,64}"
 )
-_VALUE = re.compile(r"[^\s\"'`,;<>()]+$")
+_VALUE = re.compile(r"(?:[:=]>?[ ]{0,2}|(?i:bearer)[ ]{1,2})[\"']?([^\s\"'`,;<>()]+)$")
+_CODE = re.compile(  # a name in a program, not a value
+    r"(?:[A-Za-z]+(?:_[A-Za-z]+)*_?\d{0,2}|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[\w.]+\[.*)$"
+)
 _AFTER_VALUE = re.compile(r"(?=[\s\"'`,;<>()])")
 
 _RANDOM = r"(?<![A-Za-z0-9_\-+/=.])[A-Za-z0-9_\-]{32,64}"
@@ -82,10 +85,11 @@ def _named_value(text: str) -> tuple[int, int] | None:
     match = _VALUE.search(text)
     if match is None:
         return None
-    value = match.group()
-    varied = not value.isalpha() and any(map(str.isalnum, value)) and bits(value) >= MIN_BITS
-    placeholder = value[0] in "$%{[" or value.endswith(("]", "}"))
-    return match.span() if varied and not placeholder else None
+    value = match[1]
+    varied = any(map(str.isdigit, value)) and any(map(str.isalpha, value)) and bits(value) >= MIN_BITS
+    is_code = text[match.start(1) - 1] not in "\"'" and _CODE.match(value) is not None
+    is_placeholder = value[0] in "$%{[" or value.endswith(("]", "}"))
+    return match.span(1) if varied and not is_code and not is_placeholder else None
 
 
 def _whole(is_one: Callable[[str], bool]) -> Callable[[str], tuple[int, int] | None]:

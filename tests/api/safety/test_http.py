@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from isotoken.api.server.openai_schemas import ChatRequest
 
 from ..server.conftest import Served
+from ..server.test_fuzz import VALUES, bodies
 from .conftest import Serve, cut, say, write_model
 from .texts import ITEMS
 
@@ -239,6 +242,21 @@ def test_moderations(safe: Served) -> None:
     assert len(parts.json()["results"]) == 1
     for wrong in ({}, {"input": []}, {"input": [1]}, {"input": [{"type": "image_url"}]}):
         assert safe.post("/v1/moderations", wrong).status_code == 400
+
+
+FUZZ = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@FUZZ
+@given(odd=bodies(ChatRequest, chat(2, max_completion_tokens=2), avoid=("max_completion_tokens", "n")))
+def test_whatever_a_client_sends_filters_survive_it(safe: Served, odd: dict[str, Any]) -> None:
+    assert safe.post("/v1/chat/completions", content=json.dumps(odd).encode()).status_code < 500
+
+
+@FUZZ
+@given(value=VALUES)
+def test_whatever_is_to_be_moderated(safe: Served, value: Any) -> None:
+    assert safe.post("/v1/moderations", content=json.dumps({"input": value}).encode()).status_code in (200, 400)
 
 
 TOOL = {

@@ -45,6 +45,8 @@ def test_items_are_replaced(kind: str, item: str) -> None:
         "user@localhost and @mention and a@b",
         'password = "${PASSWORD}" and api_key: <your key>',
         "Authorization: Bearer <token>",
+        'token = next_token2, secret: self.keys2.pop(), password = rows[17].value, api_key = os.getenv("KEY1")',
+        "The largest is 2147483647, and 3.14159265358 is near enough.",
     ],
 )
 def test_what_only_looks_like_it_stays(text: str) -> None:
@@ -54,7 +56,8 @@ def test_what_only_looks_like_it_stays(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('password = "hunter2hunter"', 'password = "[SECRET]"'),
+        ('password = "hunter22"', 'password = "[SECRET]"'),
+        ("DB_PASSWORD=x9!kf-22-ab", "DB_PASSWORD=[SECRET]"),
         ("Authorization: Bearer abc123DEF456ghi", "Authorization: Bearer [SECRET]"),
         ('{"api_key": "0a1b2c3d4e5f"}', '{"api_key": "[SECRET]"}'),
         (
@@ -110,6 +113,11 @@ def test_flagged_items_stay_and_are_counted() -> None:
     passed = chain.whole("a@example.com or 4111 1111 1111 1111")
     assert passed.text == "<mail> or 4111 1111 1111 1111"
     assert [(one.kind, one.action) for one in chain.findings] == [("email", "redact"), ("card", "flag")]
+
+
+def test_national_numbers_of_digits_only_are_found_when_asked_for() -> None:
+    assert whole(made(bare_phones=True), "call 2025550143 now")[0] == "call [PHONE] now"
+    assert whole(made(), "call 2025550143 or 202-555-0143 now")[0] == "call 2025550143 or [PHONE] now"
 
 
 @pytest.mark.parametrize("text", [r'{"to": "x\njohn@example.com"}', r'{"to": "\u00e9john@example.com"}'])
