@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+
 from ...plugins.manager import Plugins
 from .addresses import Addresses
 from .authentication import Authenticator
@@ -13,6 +15,7 @@ from .gate import Gate
 from .key_admin import KeyAdmin
 from .key_ring import KeyRing
 from .limiter import Limiter
+from .queue_metrics import QueueMetrics
 from .salts import Salts
 from .settings import GatewaySettings
 from .turnstile import QueueBounds
@@ -31,9 +34,12 @@ class GatewayContext:
 
 
 async def open_gate(
-    settings: GatewaySettings, open_store: Callable[[], Awaitable[Store]], plugins: Plugins
+    settings: GatewaySettings, open_store: Callable[[], Awaitable[Store]], plugins: Plugins, registry: CollectorRegistry
 ) -> Gate | None:
-    """Return the gate; None: nothing is asked of one. Raises PluginError, StoreError and ValueError."""
+    """Return the gate; None: nothing is asked of one. Its queues show in a registry of metrics.
+
+    Raises PluginError, StoreError and ValueError.
+    """
     if not settings.enabled:
         return None
     context = GatewayContext(settings, open_store)
@@ -44,10 +50,13 @@ async def open_gate(
     if isinstance(authenticator, KeyRing):
         keys = KeyAdmin(await open_store(), authenticator)
     limiter: Limiter = await plugins.limiters.get_factory(settings.limiter)(context)
+    turnstiles = _turnstiles(settings)
+    if turnstiles is not None:
+        registry.register(QueueMetrics(turnstiles))
     return Gate(
         limiter=limiter,
         authenticator=authenticator,
-        turnstiles=_turnstiles(settings),
+        turnstiles=turnstiles,
         addresses=Addresses(settings.trusted_proxies),
         salts=Salts(settings.cache_groups),
         public_routes=settings.public_routes,

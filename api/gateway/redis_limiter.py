@@ -35,14 +35,14 @@ class RedisLimiter:
         """Connect to nothing yet. Raises ImportError without the library and ValueError for a URL that is none."""
         import redis.asyncio as redis  # noqa: PLC0415  (an extra)
 
-        pool: Any = redis.BlockingConnectionPool.from_url(
+        self._pool: Any = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
             timeout=_TIMEOUT_S,
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
         )
-        self._redis: Any = redis.Redis.from_pool(pool)
+        self._redis: Any = redis.Redis(connection_pool=self._pool)
         self._take = self._redis.register_script(files(__package__).joinpath("limiter.lua").read_text())
         self._settle = self._redis.register_script(files(__package__).joinpath("settle.lua").read_text())
         self._local = MemoryLimiter(clock=clock)
@@ -103,7 +103,7 @@ class RedisLimiter:
             for name, holder in self._places:
                 await self._redis.zrem(_KEYS + name, self._name(holder))
         with contextlib.suppress(Exception):
-            await self._redis.aclose()
+            await self._pool.disconnect(inuse_connections=True)
 
     def _name(self, holder: str) -> str:
         return f"{self._process}:{holder}"

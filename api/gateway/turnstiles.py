@@ -22,18 +22,25 @@ class Turnstiles:
         self._bounds = bounds
         self._max_running = max_running
         self._of: WeakKeyDictionary[AsyncEngine, Turnstile] = WeakKeyDictionary()
+        self._names: WeakKeyDictionary[AsyncEngine, str] = WeakKeyDictionary()
 
-    def of(self, engine: AsyncEngine) -> Turnstile:
-        """Return an engine's."""
+    def of(self, model: ServedModel) -> Turnstile:
+        """Return a model's."""
+        engine = model.engine
         turnstile = self._of.get(engine)
         if turnstile is None:
             size = self._max_running or engine.info.max_num_seqs
             turnstile = self._of[engine] = Turnstile(lambda: size, self._bounds)
+            self._names[engine] = model.name
         return turnstile
 
     def all(self) -> list[Turnstile]:
         """Return those of every engine that was asked for something."""
         return list(self._of.values())
+
+    def named(self) -> list[tuple[str, Turnstile]]:
+        """Return them with their models' names; of those that share one, as while one is swapped, the latest."""
+        return list({self._names[engine]: turnstile for engine, turnstile in self._of.items()}.items())
 
     def arrive(self, stay: Stay) -> None:
         """Refuse a request that would wait for too long whichever model it asks for. Raises Overloaded."""
@@ -59,7 +66,7 @@ class Turnstiles:
         """Wait for a request's turn at its model. Raises Overloaded."""
         _no_longer_coming(stay)
         principal = stay.principal
-        turnstile = self.of(model.engine)
+        turnstile = self.of(model)
         stay.turn = await turnstile.enter(
             principal.tenant, cost, weight=principal.weight, priority=principal.priority, num_choices=num_choices
         )

@@ -74,7 +74,8 @@ class Assembly:
             return
         from ..gateway.assembly import open_gate  # noqa: PLC0415
 
-        gate = self._service.stages.gate = await open_gate(settings, self.store, Plugins.load())
+        metrics = self._service.metrics
+        gate = self._service.stages.gate = await open_gate(settings, self.store, Plugins.load(), metrics.registry)
         if gate is not None:
             self._stack.push_async_callback(gate.close)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from isotoken.api.cli import main
 from isotoken.api.gateway.openness import TooOpen, check_openness
 from isotoken.api.gateway.settings import GatewaySettings
 
@@ -19,8 +20,15 @@ def test_without_keys_this_machine_may_ask(host: str, caplog: pytest.LogCaptureF
 def test_without_keys_others_may_not_unless_that_is_said(host: str, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(TooOpen, match="isotoken keys create"):
         check_openness(host, GatewaySettings())
+    with pytest.raises(TooOpen):
+        check_openness(host, None)
     check_openness(host, GatewaySettings(authenticator="keys"))
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         check_openness(host, GatewaySettings(open=True))
     assert "OPEN" in caplog.text
+
+
+def test_a_server_that_would_be_open_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0"]) == 1
+    assert "isotoken keys create" in capsys.readouterr().err
