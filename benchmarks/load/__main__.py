@@ -63,7 +63,8 @@ def streams() -> tuple[Measurement, Round]:
     """Streamed answers at the pace of a model whose step takes 10 ms."""
     measurement = Measurement(
         "streams",
-        f"{STREAMS} streams at once, a step every {STEP_MS:g} ms",
+        f"{STREAMS} streams at once, a step every {STEP_MS:g} ms; a step that brings a stream but a part of a "
+        "character shows no event, and is taken off the gap it leaves",
         [
             Figure("tokens", "a second", 25_000, "more"),
             Figure("gap between a stream's tokens, p50", "ms"),
@@ -76,7 +77,7 @@ def streams() -> tuple[Measurement, Round]:
     async def run(server: Server, truth: Truth, seconds: float) -> list[float]:
         num_tokens = min(max(int(seconds * 1000 / STEP_MS), 300), 1800)
         before = server.cpu_time()
-        found = await flow(server, truth, STREAMS, num_tokens)
+        found = await flow(server, truth, STREAMS, num_tokens, STEP_MS / 1000)
         used, all_tokens = server.cpu_time() - before, STREAMS * num_tokens
         gaps = [percentile(found.gaps, p) * MS for p in (50, 99)]
         return [found.rate, *gaps, used.api / all_tokens * US, used.engine / all_tokens * US]

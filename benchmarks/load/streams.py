@@ -27,8 +27,8 @@ class Flow:
     gaps: np.ndarray  # seconds between what came of a stream, a gap for each event
 
 
-async def flow(server: Server, truth: Truth, num_streams: int, num_tokens: int) -> Flow:
-    """Stream answers of so many tokens, all at once, and check every one."""
+async def flow(server: Server, truth: Truth, num_streams: int, num_tokens: int, step_s: float) -> Flow:
+    """Stream answers of so many tokens, all at once, from steps of `step_s` seconds, and check every one."""
     texts = [prompt(f"stream {next(_numbers)}") for _ in range(num_streams)]
     streams = await _open(server, texts, num_tokens)
     await asyncio.gather(*(each.ended for each in streams))
@@ -40,18 +40,52 @@ async def flow(server: Server, truth: Truth, num_streams: int, num_tokens: int) 
     within = [sum(n for at, n in each.arrivals if begin < at <= end) for each in streams]
     # An event may carry several tokens, or a part of a character none: tokens are told by the usage at the end.
     tokens = sum(n * num_tokens / total for n, total in zip(within, events, strict=True))
-    return Flow(tokens / (end - begin), gaps(streams, begin, end))
+    waits = [
+        [step_s * silent for silent in silent_tokens(truth.pieces(text, num_tokens), _texts(each))]
+        for text, each in zip(texts, streams, strict=True)
+    ]
+    return Flow(tokens / (end - begin), gaps(streams, begin, end, waits))
 
 
-def gaps(streams: Sequence[Stream], begin: float, end: float) -> np.ndarray:
-    """Return the gaps between events that ended between two times; events that came together have 0 between them."""
+def gaps(
+    streams: Sequence[Stream], begin: float, end: float, waits: Sequence[Sequence[float]] | None = None
+) -> np.ndarray:
+    """Return the gaps between events that ended between two times; events that came together have 0 between them.
+
+    `waits`: seconds that lie before each event of each stream whatever the way does, taken off its gap.
+    """
     found: list[float] = []
-    for each in streams:
+    for number, each in enumerate(streams):
+        count = each.arrivals[0][1] if each.arrivals else 0
         for (before, _), (at, events) in zip(each.arrivals, each.arrivals[1:], strict=False):
+            wait = sum(waits[number][count : count + events]) if waits is not None else 0.0
+            count += events
             if begin < at <= end:
-                found.append(at - before)
+                found.append(at - before - wait)
                 found += [0.0] * (events - 1)
     return np.array(found)
+
+
+def silent_tokens(pieces: Sequence[str], texts: Sequence[str]) -> list[int]:
+    """Return how many tokens before or in each event had no text of their own: parts of characters, which none shows.
+
+    `pieces` are the texts that the tokens complete, `texts` those of the events, which may join several.
+    """
+    found, at = [], 0
+    for text in texts:
+        silent, size = 0, 0
+        while at < len(pieces) and (size < len(text) or (not text and not pieces[at])):
+            silent += not pieces[at]
+            size += len(pieces[at])
+            at += 1
+        found.append(silent)
+    return found
+
+
+def _texts(answered: Stream) -> list[str]:
+    """Return the text of each event of a stream that was checked."""
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in answered.body().split(b"\n\n")[:-2]]
+    return ["".join(choice["text"] for choice in chunk["choices"]) for chunk in chunks]
 
 
 async def longest_gaps(

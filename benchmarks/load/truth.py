@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from isotoken.api.detokenizer import ByteDetokenizer, Vocabulary
 from isotoken.backends.null.words import Words
 from isotoken.core.checkpoint import Checkpoint
 from tokenizers import Tokenizer
@@ -24,6 +25,7 @@ class Truth:
         checkpoint = Checkpoint.open(folder)
         self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._words = Words.of(folder, checkpoint.spec.vocab_size, checkpoint.eos_token_ids)
+        self._vocabulary = Vocabulary(self._tokenizer)
 
     def ids(self, prompt: str) -> list[int]:
         """Return a prompt's token ids."""
@@ -34,6 +36,11 @@ class Truth:
         """Return the text that follows a prompt."""
         text: str = self._tokenizer.decode(self._words.answer(self.ids(prompt), num_tokens))
         return text
+
+    def pieces(self, prompt: str, num_tokens: int) -> list[str]:
+        """Return what text each token of the answer completes: "" for one that is only a part of a character."""
+        detokenizer = ByteDetokenizer(self._vocabulary, skip_special_tokens=True, at_start=False)
+        return [detokenizer.push(token) for token in self._words.answer(self.ids(prompt), num_tokens)]
 
     def long_prompt(self, num_tokens: int) -> str:
         """Return a text of about so many tokens, and not fewer."""

@@ -22,7 +22,7 @@ from benchmarks.load.client import Connection, Stream, ask, stream  # noqa: E402
 from benchmarks.load.figures import Figure, Measurement, markdown, percentile, plain  # noqa: E402
 from benchmarks.load.requests import WrongAnswer, _hold  # noqa: E402
 from benchmarks.load.server import Server, long_context_model  # noqa: E402
-from benchmarks.load.streams import _check, flow, gaps  # noqa: E402
+from benchmarks.load.streams import _check, flow, gaps, silent_tokens  # noqa: E402
 from benchmarks.load.truth import Truth, completion, http, prompt  # noqa: E402
 
 MODEL = BUILTIN[DEFAULT_MODEL]
@@ -165,7 +165,7 @@ def test_a_flow_counts_tokens_while_all_streams_run(truth: Truth) -> None:
         return [b"".join(chunked(*events_of(truth.answer(asked["prompt"], count), 6, count)))]
 
     async def body(port: int) -> Any:
-        return await flow(Server("127.0.0.1", port, None, None), truth, 2, count)  # type: ignore[arg-type]
+        return await flow(Server("127.0.0.1", port, None, None), truth, 2, count, 0.01)  # type: ignore[arg-type]
 
     with pytest.raises(RuntimeError, match="never ran at the same time"):
         served(answer, body)
@@ -203,6 +203,29 @@ def test_gaps_are_those_between_events() -> None:
     first.arrivals = [(0.0, 1), (1.0, 1), (1.5, 3), (9.0, 1)]
     second.arrivals = [(0.5, 1), (2.0, 2)]
     assert sorted(gaps([first, second], 0.9, 2.0).tolist()) == [0.0, 0.0, 0.0, 0.5, 1.0, 1.5]
+
+
+def test_steps_without_text_are_taken_off_the_gaps_they_leave() -> None:
+    """The third token is a part of a character: its event is the fourth's, two steps after the one before."""
+
+    async def main() -> Stream:
+        return Stream(b"")
+
+    only = asyncio.run(main())
+    only.arrivals = [(0.0, 1), (1.0, 1), (3.0, 1), (6.5, 2)]
+    silent = silent_tokens(["a", "bc", "", "d", "", "", "e", "f", ""], ["a", "bc", "d", "e", "f", ""])
+    assert silent == [0, 0, 1, 2, 0, 1]
+    assert gaps([only], 0.5, 9.0, [[float(n) for n in silent]]).tolist() == [1.0, 1.0, 1.5, 0.0]
+
+
+def test_events_that_join_tokens_leave_none_out() -> None:
+    assert silent_tokens(["a", "", "b", "c", "", ""], ["ab", "c", ""]) == [1, 0, 2]
+
+
+def test_pieces_add_up_to_the_answer(truth: Truth) -> None:
+    pieces = truth.pieces(prompt("z"), 600)
+    assert len(pieces) == 600 and 0 < pieces.count("") < 60
+    assert truth.answer(prompt("z"), 600).startswith("".join(pieces))
 
 
 def test_a_percentile_was_really_seen() -> None:
