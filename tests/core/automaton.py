@@ -12,7 +12,8 @@ from isotoken.core.constraints import ConstraintError
 from isotoken.core.logits_edits import pack_mask
 
 from .toy import VOCAB_SIZE
-from .world import EOS
+
+EOS = 80
 
 
 class Walk:

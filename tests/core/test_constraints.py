@@ -243,7 +243,7 @@ def test_what_cannot_be_compiled_or_scheduled_is_told_with_its_reason() -> None:
 
 
 def test_an_engine_without_a_compiler_refuses_grammars() -> None:
-    world = World.make(Setup())
+    world = World.make(Setup(), grammars=None)
     with pytest.raises(ValueError, match="grammar"):
         world.engine.add(make_request("a", PROMPT, grammar=walk(4)))
 

@@ -15,9 +15,9 @@ from isotoken.core.kv_cache import KVCacheConfig, PagedKVCache
 from isotoken.core.scheduler import ContinuousScheduler, SchedulerConfig
 from isotoken.core.types import DecodeParams, FinishReason, Request, RequestOutput, Scheduled, TokenLogprobs
 
+from .automaton import EOS, WalkCompiler, walk
 from .toy import VOCAB_SIZE, ToyRunner
 
-EOS = 80
 MAX_MODEL_LEN = 128
 
 
@@ -139,8 +139,8 @@ class World:
                 results.setdefault(output.request_id, Result()).add(output)
 
         drafter = None if setup.drafter is None else setup.drafter(runner)
-        parts = {"drafter": drafter, "draft_policy": setup.draft_policy, "publish": publish}
-        engine = Engine(runner, scheduler, kv_cache, **parts, **engine_options)
+        parts = {"drafter": drafter, "draft_policy": setup.draft_policy, "publish": publish, "grammars": WalkCompiler()}
+        engine = Engine(runner, scheduler, kv_cache, **{**parts, **engine_options})
         return cls(setup, runner, engine, kv_cache, scheduler, results, {}, clock)
 
     def add(self, request: Request) -> Request:
@@ -196,6 +196,8 @@ def make_workload(seed: int = 0) -> dict[str, tuple[list[int], dict[str, Any]]]:
         {"num_prompt_logprobs": 0, "max_tokens": 0},
         {"num_logprobs": -1, "stop_token_ids": frozenset({35, 17})},
         {"ignore_eos": True, "num_prompt_logprobs": 1},
+        {"grammar": walk(5, ends=[0, 1, 2, 3, 4]), "frequency_penalty": 0.3},
+        {"grammar": walk(7, last=9), "num_logprobs": 2, "allowed_token_ids": tuple(range(90))},
     ]
     workload: dict[str, tuple[list[int], dict[str, Any]]] = {}
     for index in range(24):
