@@ -86,7 +86,11 @@ async def open_redis_limiter(context: GatewayContext) -> Limiter:
         from .redis_limiter import RedisLimiter  # noqa: PLC0415
 
         settings = context.settings
-        return RedisLimiter(settings.redis_url.get_secret_value(), when_it_fails=settings.when_limiter_fails)
+        return RedisLimiter(
+            settings.redis_url.get_secret_value(),
+            when_it_fails=settings.when_limiter_fails,
+            timeout_s=settings.redis_timeout_s,
+        )
     except ImportError as error:
         raise ValueError(f"the limiter redis needs {error.name}: pip install 'isotoken[production]'") from error
 

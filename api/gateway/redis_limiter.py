@@ -19,7 +19,7 @@ from .limiter import Demand, Level, MemoryLimiter, Verdict
 log = logging.getLogger("isotoken.gateway")
 
 _KEYS = "isotoken:limit:"  # what redis's keys begin with
-_TIMEOUT_S = 0.5  # for one answer: a request waits no longer for its limits
+TIMEOUT_S = 0.5  # for one answer: a request waits no longer for its limits
 _MAX_CONNECTIONS = 16  # of one process: requests beyond wait for one
 _REST_S = 2.0  # after a failure, before redis is asked again
 _LEASE_S = 60.0  # that the places of a process are kept after its last sign of life
@@ -31,16 +31,23 @@ _MICRO = 1_000_000
 class RedisLimiter:
     """One for each process. When redis does not answer, it counts in memory, or refuses, as it was told."""
 
-    def __init__(self, url: str, *, when_it_fails: str = "local", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        when_it_fails: str = "local",
+        timeout_s: float = TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Connect to nothing yet. Raises ImportError without the library and ValueError for a URL that is none."""
         import redis.asyncio as redis  # noqa: PLC0415  (an extra)
 
         self._pool: Any = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
-            timeout=_TIMEOUT_S,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
         )
         self._redis: Any = redis.Redis(connection_pool=self._pool)
         self._take = self._redis.register_script(files(__package__).joinpath("limiter.lua").read_text())

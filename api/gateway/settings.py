@@ -64,6 +64,7 @@ class GatewaySettings(BaseModel, extra="forbid"):
         default=SecretStr("redis://127.0.0.1:6379/0"),
         description="of Redis or Valkey: redis://:PASSWORD@HOST:PORT/NUMBER",
     )
+    redis_timeout_s: float = Field(default=0.5, gt=0, description="for one answer of redis, before it counts as gone")
     when_limiter_fails: Literal["local", "refuse"] = Field(
         default="local", description="redis gone: each process counts for itself meanwhile, or all is refused with 503"
     )

@@ -64,10 +64,11 @@ def test_a_revoked_key_is_refused_within_seconds_and_an_expired_one_at_once(serv
     eventually(lambda: server.ask(key), 200)
     server.revoke(kept.id)
     eventually(lambda: server.ask(key), 401)
-    soon = server.make(expires=datetime.now(UTC) + timedelta(seconds=3))
+    end = datetime.now(UTC) + timedelta(seconds=2)
+    soon = server.make(expires=end)
     late = server.make(expires=datetime.now(UTC) - timedelta(seconds=1))
     assert "expired" in server.ask(late).json()["error"]["message"]
-    assert server.ask(soon).status_code == 200
+    assert server.ask(soon).status_code == 200 or datetime.now(UTC) >= end
     assert "expired" in eventually(lambda: server.ask(soon), 401).json()["error"]["message"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from isotoken.api.errors import NotReady
@@ -14,6 +15,11 @@ from isotoken.api.gateway.redis_limiter import RedisLimiter
 from ...services import ServiceProcess
 
 Redis = tuple[ServiceProcess, int]
+
+
+def patient(url: str, **more: Any) -> RedisLimiter:
+    """One that gives a loaded machine the time that it takes."""
+    return RedisLimiter(url, **{"timeout_s": 30.0, **more})
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -35,7 +41,7 @@ def requests(limit: int, amount: int = 1, bucket: str = "a") -> Demand:
 
 def test_two_processes_share_a_limit(redis_url: str) -> None:
     async def test() -> None:
-        limiters = [RedisLimiter(redis_url) for _ in range(2)]
+        limiters = [patient(redis_url) for _ in range(2)]
         granted = 0
         for i in range(20):
             verdict = await limiters[i % 2].take([requests(10)], "x")
@@ -53,7 +59,7 @@ def test_two_processes_share_a_limit(redis_url: str) -> None:
 
 def test_a_race_grants_no_more_than_there_is(redis_url: str) -> None:
     async def test() -> None:
-        limiters = [RedisLimiter(redis_url) for _ in range(4)]
+        limiters = [patient(redis_url) for _ in range(4)]
         demands = [requests(50), requests(1000, bucket="b")]
         verdicts = await asyncio.gather(*(limiters[i % 4].take(demands, f"h{i}") for i in range(200)))
         assert sum(verdict.refused is None for verdict in verdicts) == 50
@@ -71,7 +77,7 @@ def test_it_grants_as_the_one_in_memory_does(redis_url: str, seed: int) -> None:
 
     async def test() -> None:
         draw = random.Random(seed)
-        shared = RedisLimiter(redis_url)
+        shared = patient(redis_url)
         local = shared._local
         for i in range(150):
             demand = Demand(f"b{draw.randint(0, 2)}", "tokens", 1000, draw.randint(1, 300), window_s=1e6)
@@ -95,7 +101,7 @@ def test_it_grants_as_the_one_in_memory_does(redis_url: str, seed: int) -> None:
 
 def test_places_are_shared_and_come_back(redis_url: str) -> None:
     async def test() -> None:
-        first, second = RedisLimiter(redis_url), RedisLimiter(redis_url)
+        first, second = patient(redis_url), patient(redis_url)
         place = Demand("a", "concurrency", 2)
         assert (await first.take([place], "x")).refused is None
         assert (await second.take([place], "x")).refused is None  # another holder: names are each process's own
@@ -117,7 +123,7 @@ def test_places_are_shared_and_come_back(redis_url: str) -> None:
 
 def test_places_of_a_process_that_died_fall_free(redis_url: str) -> None:
     async def test() -> None:
-        limiter = RedisLimiter(redis_url)
+        limiter = patient(redis_url)
         place = Demand("a", "concurrency", 1)
         await limiter._redis.zadd("isotoken:limit:concurrency:a", {"dead:x": 1.0})  # its lease ended long ago
         assert (await limiter.take([place], "y")).refused is None
@@ -133,7 +139,7 @@ def test_redis_gone_each_process_counts_for_itself_and_shares_again_when_it_is_b
 
     async def test() -> None:
         now = 0.0
-        limiter = RedisLimiter(redis_url, clock=lambda: now)
+        limiter = patient(redis_url, clock=lambda: now)
         place = Demand("a", "concurrency", 1)
         assert (await limiter.take([requests(2), place], "x")).refused is None
         server.stop()
@@ -157,7 +163,7 @@ def test_redis_gone_all_is_refused_where_that_was_asked_for(redis_server: Redis,
     server, _ = redis_server
 
     async def test() -> None:
-        limiter = RedisLimiter(redis_url, when_it_fails="refuse")
+        limiter = patient(redis_url, when_it_fails="refuse")
         assert (await limiter.take([requests(2)], "x")).refused is None
         server.stop()
         try:
@@ -175,7 +181,7 @@ def test_a_redis_that_hangs_holds_nobody_up(redis_server: Redis, redis_url: str)
     server, _ = redis_server
 
     async def test() -> None:
-        limiter = RedisLimiter(redis_url)
+        limiter = patient(redis_url, timeout_s=0.5)
         assert (await limiter.take([requests(5)], "x")).refused is None
         server.pause()
         try:
