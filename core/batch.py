@@ -136,11 +136,15 @@ class Batch:
         return np.concatenate([*spans, np.empty(0, np.int64)]).astype(np.int64)
 
 
+NOT_A_NUMBER = -1
+"""Stands for the token of a row whose logits hold NaN: there is none to draw."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """What a sampler drew for L rows. The logprob arrays are there when any row asked for them."""
 
-    token_ids: Int32  # [L] drawn, or the target
+    token_ids: Int32  # [L] drawn, or the target; NOT_A_NUMBER
     logprobs: Float32 | None = None  # [L] of token_ids, log-softmax of the raw logits
     ranks: Int32 | None = None  # [L] 1 + how many tokens are more likely
     top_ids: Int32 | None = None  # [L, K] best first, ties by lowest id; K is the most that any row asked for

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Float32, Int32, Int64, Sampled, SamplingRows
+from .batch import NOT_A_NUMBER, Float32, Int32, Int64, Sampled, SamplingRows
 from .interfaces import Logits
 from .sampling import NOISE_SPAN, edit_logits, edits_nothing, gumbel, with_logprobs
 
@@ -34,9 +34,16 @@ class FastSampler:
         """Draw (or score) one token for each of the L rows of logits [L, V], read as float32."""
         raw: Float32 = np.asarray(logits, np.float32)
         greedy = not rows.temperature.any() and edits_nothing(rows)
-        tokens = raw.argmax(-1).astype(np.int32) if greedy else _choose_in_parts(raw, rows)
+        tokens = _best(raw).astype(np.int32) if greedy else _choose_in_parts(raw, rows)
         tokens = np.where(rows.target_ids < 0, tokens, rows.target_ids)
         return with_logprobs(raw, tokens, rows.num_logprobs, _score)
+
+
+def _best(logits: Float32) -> Int64:
+    """Return [n] the lowest index of each row's highest logit [n, V]; NOT_A_NUMBER where one is NaN."""
+    tokens: Int64 = logits.argmax(-1)  # the first NaN, where there is one
+    tokens[np.isnan(logits[np.arange(len(tokens)), tokens])] = NOT_A_NUMBER
+    return tokens
 
 
 def _choose_in_parts(raw: Float32, rows: SamplingRows) -> Int32:
@@ -55,8 +62,8 @@ def _choose_in_parts(raw: Float32, rows: SamplingRows) -> Int32:
 def _choose(raw: Float32, rows: SamplingRows, scratch: Float32) -> Int64:
     """Return [n] the token of each row of raw logits [n, V]; the argmax where none is drawn."""
     edited = edit_logits(raw, rows)
-    tokens: Int64 = edited.argmax(-1)
-    wanted = np.flatnonzero((rows.temperature > 0) & (rows.target_ids < 0))
+    tokens = _best(edited)
+    wanted = np.flatnonzero((rows.temperature > 0) & (rows.target_ids < 0) & (tokens != NOT_A_NUMBER))
     wanted = wanted[np.isfinite(edited[wanted, tokens[wanted]])]  # a row with nothing allowed keeps its argmax
     if not len(wanted):
         return tokens

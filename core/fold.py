@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from .bans import is_ruled_out
-from .batch import Sampled
+from .batch import NOT_A_NUMBER, Sampled
 from .constraints import fits
 from .types import FinishReason, Request, RequestOutput, TokenLogprobs
 
+NO_NUMBER = (
+    "the model computed no number (NaN) for the next token: its weights are damaged, or they overflow in this dtype; "
+    "another dtype may help"
+)
 NOTHING_LEFT = "no token is left to draw: allowed_token_ids, bad_words and min_tokens together rule all of them out"
 OFF_GRAMMAR = "no token is left to draw: the grammar, allowed_token_ids and bad_words together rule all of them out"
 
@@ -45,6 +49,9 @@ def _accept(request: Request, draws: list[int], output: RequestOutput) -> None:
     may_be_ruled_out = bool(params.bad_words_ids or params.min_tokens) or params.allowed_token_ids is not None
     constraint = request.constraint
     for index, token in enumerate(draws):
+        if token == NOT_A_NUMBER:
+            output.finish_reason, output.error = FinishReason.ERROR, NO_NUMBER
+            break
         if len(known) < request.max_num_tokens:  # else max_tokens is 0, or it was replayed complete: it only ends
             if may_be_ruled_out and is_ruled_out(request, token):  # so nothing was left to draw
                 _end_without_choice(request, output)

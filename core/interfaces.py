@@ -61,7 +61,10 @@ class Sampler(Protocol):
     """Draws tokens. Must equal HostSampler on the same float32 logits where the best two scores differ by over 1e-5."""
 
     def sample(self, logits: Logits, rows: SamplingRows) -> Sampled:
-        """Draw (or score) one token for each of the L rows. The only call that waits for the device."""
+        """Draw (or score) one token for each of the L rows. The only call that waits for the device.
+
+        A row whose logits hold NaN, once they are edited, gets NOT_A_NUMBER instead of a token: it fails its request.
+        """
         ...
 
 

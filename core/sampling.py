@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Float32, Int32, Int64, Sampled, SamplingRows, UInt32, UInt64
+from .batch import NOT_A_NUMBER, Float32, Int32, Int64, Sampled, SamplingRows, UInt32, UInt64
 from .interfaces import Logits
 
 Bool = NDArray[np.bool_]
@@ -84,6 +84,7 @@ class HostSampler:
         wanted = (rows.temperature > 0) & (rows.target_ids < 0)
         best = edited[np.arange(len(edited)), tokens]  # [L]
         drawn = np.flatnonzero(wanted & np.isfinite(best))  # a row with nothing allowed keeps its argmax
+        tokens[np.isnan(best)] = NOT_A_NUMBER  # argmax gives the first NaN
         step = max(_CHUNK // raw.shape[-1], 1)
         for start in range(0, len(drawn), step):
             chunk = drawn[start : start + step]
@@ -168,7 +169,7 @@ def with_logprobs(logits: Float32, tokens: Int32, num_logprobs: Int32, score: Sc
     width = vocab_size if (num_logprobs == -1).any() else min(int(num_logprobs.max()), vocab_size)
     logprobs, ranks = np.zeros(num_rows, np.float32), np.zeros(num_rows, np.int32)
     top_ids, top_logprobs = np.zeros((num_rows, width), np.int32), np.zeros((num_rows, width), np.float32)
-    for row in asked:
+    for row in asked[tokens[asked] != NOT_A_NUMBER]:
         x = logits[row]
         k = vocab_size if num_logprobs[row] == -1 else min(int(num_logprobs[row]), vocab_size)
         log_total, ranks[row], best = score(x, tokens[row], k)

@@ -12,14 +12,18 @@ from ...kernels.triton.sampler import above, block_maxima
 
 
 def with_logprobs(logits: Tensor, tokens: Int32, num_logprobs: Int32) -> Sampled:
-    """Return tokens [L] with log-softmax values, ranks and the best tokens of logits [L, V]; -2 asks for none."""
+    """Return tokens [L] with log-softmax values, ranks and the best tokens of logits [L, V]; -2 asks for none.
+
+    What stands beside NOT_A_NUMBER means nothing.
+    """
     num_rows, vocab_size = logits.shape
     width = vocab_size if (num_logprobs == -1).any() else min(int(num_logprobs.max()), vocab_size)
     logprobs, ranks = np.zeros(num_rows, np.float32), np.zeros(num_rows, np.int32)
     top_ids, top_logprobs = np.zeros((num_rows, width), np.int32), np.zeros((num_rows, width), np.float32)
     asked = np.flatnonzero(num_logprobs > -2)
     raw = logits if len(asked) == num_rows else logits[torch.from_numpy(asked).to(logits.device)]
-    own = raw.gather(1, torch.from_numpy(tokens[asked].astype(np.int64)).to(logits.device)[:, None])
+    ids = np.maximum(tokens[asked], 0).astype(np.int64)
+    own = raw.gather(1, torch.from_numpy(ids).to(logits.device)[:, None])
     maxima = block_maxima(raw)
     best = maxima.amax(-1, keepdim=True)
     log_totals = (best[:, 0].double() + (raw - best).logsumexp(-1).double()).cpu().numpy()

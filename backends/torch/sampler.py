@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...core.batch import Float32, Int32, Int64, Sampled, SamplingRows
+from ...core.batch import NOT_A_NUMBER, Float32, Int32, Int64, Sampled, SamplingRows
 from ...core.sampling import NOISE_SPAN, gumbel, masked_rows
 from ...kernels.triton.sampler import above, argmax, block_maxima
 from .logprobs import with_logprobs
@@ -38,10 +38,11 @@ class TorchSampler:
         with torch.inference_mode():
             edited = edit_logits(logits, rows)
             maxima = block_maxima(edited)
-            tokens = argmax(edited, maxima).cpu().numpy().astype(np.int32)
+            best = maxima.amax(-1)
+            tokens = argmax(edited, maxima).masked_fill(best.isnan(), NOT_A_NUMBER).cpu().numpy().astype(np.int32)
             wanted = (rows.temperature > 0) & (rows.target_ids < 0)
             if wanted.any():  # a row with nothing allowed keeps its argmax
-                drawn = np.flatnonzero(wanted & np.isfinite(_numpy(maxima.amax(-1))))
+                drawn = np.flatnonzero(wanted & np.isfinite(_numpy(best)))
                 _draw(edited, maxima, rows, drawn, tokens)
             tokens = np.where(rows.target_ids < 0, tokens, rows.target_ids)
             if (rows.num_logprobs > -2).any():

@@ -69,6 +69,29 @@ def test_a_lone_request_that_raises_fails_and_the_engine_goes_on() -> None:
     assert len(world.run()["good"].token_ids) == 3
 
 
+class NumblessRunner(ToyRunner):
+    """Computes no number after the poison."""
+
+    def forward(self, batch: Batch) -> Any:
+        logits = super().forward(batch)
+        logits[np.asarray(batch.input_ids)[batch.logits_indices] == POISON] = np.nan
+        return logits
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_logits_that_are_no_numbers_fail_their_request_alone(temperature: float) -> None:
+    world = make_world(NumblessRunner)
+    params = {"logit_bias": {POISON: -100.0}, "max_tokens": 8, "temperature": temperature, "seed": 4, "num_logprobs": 1}
+    prompts = {"a": [1, 2, 3], "bad": [4, 5, POISON], "b": [6, 7]}
+    for name, prompt in prompts.items():
+        world.add(make_request(name, prompt, **params))
+    results = world.run()
+    assert (results["bad"].finish_reason, results["bad"].token_ids) == (FinishReason.ERROR, [])
+    assert "no number (NaN)" in str(results["bad"].error)
+    for name in "ab":
+        assert results[name].token_ids == expected(prompts[name], **params)
+
+
 def test_when_everything_raises_the_engine_ends() -> None:
     world = make_world()
     world.add(make_request("a", [POISON]))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from isotoken.core import fast_sampler
-from isotoken.core.batch import Float32, Sampled, SamplingRows
+from isotoken.core.batch import NOT_A_NUMBER, Float32, Sampled, SamplingRows
 from isotoken.core.fast_sampler import FastSampler, floor_of_best
 from isotoken.core.logits_edits import pack_mask
 from isotoken.core.sampling import HostSampler
@@ -125,10 +125,13 @@ def test_a_nucleus_that_ends_between_two_tokens(top_p: float) -> None:
     assert set(tokens.tolist()) == set(range(int(4 * top_p)))
 
 
-@pytest.mark.parametrize("value", [-np.inf, np.nan, np.inf])
-def test_useless_logits_still_give_a_token_and_no_warning(value: float) -> None:
-    rows = make_rows(3, temperature=[0, 1, 1], top_p=0.5, top_k=[0, 0, 3])
-    assert FastSampler().sample(np.full((3, 9), value, np.float32), rows).token_ids.tolist() == [0, 0, 0]
+@pytest.mark.parametrize(("value", "token"), [(-np.inf, 0), (np.nan, NOT_A_NUMBER), (np.inf, 0)])
+@pytest.mark.parametrize("temperature", [0, [0, 1, 1]])
+def test_useless_logits_give_a_token_unless_they_are_nan_and_no_warning(
+    value: float, token: int, temperature: float
+) -> None:
+    rows = make_rows(3, temperature=temperature, top_p=0.5, top_k=[0, 0, 3])
+    assert FastSampler().sample(np.full((3, 9), value, np.float32), rows).token_ids.tolist() == [token] * 3
 
 
 def test_a_temperature_so_low_that_logits_overflow() -> None:

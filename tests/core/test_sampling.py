@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from isotoken.core.batch import Float32, SamplingRows
+from isotoken.core.batch import NOT_A_NUMBER, Float32, SamplingRows
 from isotoken.core.logits_edits import pack_mask
 from isotoken.core.sampling import HostSampler, choice_seed, gumbel, philox4x32_10, splitmix64
 
@@ -214,12 +214,24 @@ def test_ties_go_to_the_lowest_id() -> None:
     assert set(SAMPLER.sample(np.zeros((200, 50)), rows).token_ids.tolist()) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("value", [-np.inf, np.nan, np.inf])
+@pytest.mark.parametrize("value", [-np.inf, np.inf])
 def test_useless_logits_still_give_a_token(value: float) -> None:
     """And no warning, such as when everything that is allowed is banned."""
     logits = np.full((3, 9), value, np.float32)
     tokens = SAMPLER.sample(logits, make_rows(3, temperature=[0, 1, 1], top_p=0.5, top_k=[0, 0, 3])).token_ids
     assert tokens.tolist() == [0, 0, 0]
+
+
+def test_a_row_that_holds_nan_has_no_token_and_the_others_do_not_mind() -> None:
+    logits = np.zeros((4, 9), np.float32)
+    logits[:3, 5], logits[3, 2] = np.nan, 1.0
+    rows = make_rows(4, temperature=[0, 1, 0, 0], target_ids=[-1, -1, 7, -1], num_logprobs=2)
+    sampled = SAMPLER.sample(logits, rows)
+    assert sampled.token_ids.tolist() == [NOT_A_NUMBER, NOT_A_NUMBER, 7, 2]
+    assert sampled.ranks is not None and sampled.ranks[3] == 1
+    mask = np.full((4, 1), 0b000011111, np.uint32)  # without token 5
+    masked = SAMPLER.sample(logits, make_rows(4, mask=mask))
+    assert masked.token_ids.tolist() == [0, 0, 0, 2]
 
 
 def test_logprobs_are_of_the_raw_logits_with_ranks_and_ties_by_lowest_id() -> None:

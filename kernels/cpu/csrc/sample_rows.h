@@ -8,6 +8,8 @@ namespace isotoken {
 namespace {
 namespace sampling {
 
+constexpr int32_t NOT_A_NUMBER = -1; /* the token of a row that holds NaN, as core/batch.py has it */
+
 /* What one member of a crew does for rows. */
 class RowSampler {
   public:
@@ -33,7 +35,7 @@ class RowSampler {
             token = choose(Row(logits, args.vocab_size), index);
         }
         if (crew.member == 0) args.token_ids[index] = token;
-        if (args.num_logprobs[index] > -2) {
+        if (args.num_logprobs[index] > -2 && token != NOT_A_NUMBER) {
             const Row row(raw, args.vocab_size);
             if (!unedited || args.target_ids[index] >= 0) {
                 crew.wait();
@@ -56,6 +58,7 @@ class RowSampler {
         crew.wait();
         const int32_t best = find_best(row, space.maxima);
         const float temperature = args.temperature[index], best_x = row.logits[best];
+        if (best_x != best_x) return NOT_A_NUMBER;
         if (!(temperature > 0) || !is_finite(best_x)) return best; /* greedy, or nothing is allowed */
         const View view(row, space.maxima, space.weights, temperature, best_x);
         if (!is_finite(view.best_y)) return view.best; /* a temperature near zero: the infinite share the first place */

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from isotoken.backends.torch.sampler import TorchSampler
-from isotoken.core.batch import Sampled, SamplingRows
+from isotoken.core.batch import NOT_A_NUMBER, Sampled, SamplingRows
 from isotoken.core.logits_edits import pack_mask
 from isotoken.core.sampling import HostSampler
 from numpy.typing import NDArray
@@ -146,3 +146,13 @@ def test_draws_follow_the_distribution() -> None:
     rows = make_rows(4000, temperature=np.ones(4000, np.float32))
     counts = np.bincount(TorchSampler().sample(logits, rows).token_ids, minlength=4) / 4000
     np.testing.assert_allclose(counts, [0.5, 0.3, 0.15, 0.05], atol=0.03)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_that_holds_nan_has_no_token(temperature: float) -> None:
+    logits = torch.zeros(3, 700)
+    logits[1, 600], logits[2, 3] = torch.nan, 40.0
+    rows = make_rows(3, temperature=np.full(3, temperature, np.float32), num_logprobs=np.array([-2, 3, 3], np.int32))
+    tokens = TorchSampler().sample(logits, rows).token_ids
+    assert tokens[1:].tolist() == [NOT_A_NUMBER, 3]
+    assert tokens[0] >= 0

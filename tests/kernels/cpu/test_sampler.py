@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from isotoken.core.batch import NOT_A_NUMBER
 from isotoken.core.logits_edits import pack_mask
 from isotoken.core.sampling import gumbel, philox4x32_10
 from isotoken.kernels.cpu import library
@@ -101,10 +102,11 @@ def test_a_nucleus_that_ends_between_two_equals(isa: str, top_p: float, vocab_si
     check_even_nucleus(sampler(2), vocab_size, top_p)
 
 
-@pytest.mark.parametrize("value", [-np.inf, np.nan, np.inf])
-def test_useless_logits_still_give_a_token(isa: str, value: float) -> None:
-    rows = make_rows(3, temperature=[0, 1, 1], top_p=0.5, top_k=[0, 0, 3])
-    assert drawn(sampler(2), np.full((3, 99), value, np.float32), rows).token_ids.tolist() == [0, 0, 0]
+@pytest.mark.parametrize(("value", "token"), [(-np.inf, 0), (np.nan, NOT_A_NUMBER), (np.inf, 0)])
+def test_useless_logits_give_a_token_unless_they_are_nan(isa: str, value: float, token: int) -> None:
+    rows = make_rows(3, temperature=[0, 1, 1], top_p=0.5, top_k=[0, 0, 3], num_logprobs=2)
+    with np.errstate(invalid="ignore"):
+        assert drawn(sampler(2), np.full((3, 99), value, np.float32), rows).token_ids.tolist() == [token] * 3
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.nan, np.inf])
