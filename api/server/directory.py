@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,15 +12,12 @@ if TYPE_CHECKING:
 class Directory:
     """Names to models. The empty name is the model that answers where none is named."""
 
-    __slots__ = ("_by_name", "models")
+    __slots__ = ("_by_name", "get", "models")
 
     def __init__(self, by_name: Mapping[str, ServedModel], models: tuple[ServedModel, ...]) -> None:
         self._by_name = dict(by_name)
+        self.get: Callable[[str], ServedModel | None] = self._by_name.get
         self.models = models  # each once
-
-    def get(self, name: str) -> ServedModel | None:
-        """Return the model of a name."""
-        return self._by_name.get(name)
 
     @property
     def names(self) -> tuple[str, ...]:

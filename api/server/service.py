@@ -84,8 +84,7 @@ class Service:
 
     def find(self, name: str) -> ServedModel:
         """Return the model of a name, the default one for no name at all. Raises NotReady and ApiError 404."""
-        model = self.directory.get(name)
-        return self._search(name) if model is None else model
+        return self.directory.get(name) or self._search(name)
 
     def _search(self, name: str) -> ServedModel:
         """Find a model that is not called so at the moment, or say why there is none."""
@@ -103,7 +102,7 @@ class Service:
         if self.stages.traffic is not None:
             exchange.asked = name = name or self.default_name
             target = self.stages.traffic.redirect(exchange, name, data)
-        model = self.find(target)
+        model = self.directory.get(target) or self._search(target)
         if self.stages.gate is not None:
             asked = name.partition("@")[0] if model.version else name  # a key is good for all versions of a name
             self.stages.gate.allow_model(exchange, asked or self.default_name)

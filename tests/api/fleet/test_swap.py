@@ -1,8 +1,10 @@
-"""Swaps under load: no request fails, and every answer is entirely of one version."""
+"""Swaps under load, engines killed meanwhile: no request fails, and every answer is entirely of one version."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 PROMPTS = ("the quick", "zero one two", "brown fox", "lazy dog jumps")
 NUM_CLIENTS = 12
@@ -64,6 +67,12 @@ def alone(server: Any, model: str) -> dict[str, str]:
     }
 
 
+def engines(server: Any) -> list[int]:
+    """Return the engines' process ids."""
+    children = psutil.Process(server.process.pid).children()
+    return [child.pid for child in children if "isotoken.api.engine.worker" in child.cmdline()]
+
+
 def test_swaps_under_load(serve_fleet: Callable[..., Any], make_version: Callable[[int], Path]) -> None:
     server = serve_fleet([{"name": "small", "model": str(make_version(1)), "aliases": ["chat"]}])
     first = server.key("chat")
@@ -79,6 +88,8 @@ def test_swaps_under_load(serve_fleet: Callable[..., Any], make_version: Callabl
     try:
         server.wait_for(lambda: crowd.seen(first) > NUM_CLIENTS)
         assert server.admin("alias", alias="chat", target=second).status_code == 200
+        for engine in engines(server):
+            os.kill(engine, signal.SIGKILL)  # of both versions, with what they have in hand
         server.admin("alias", alias="small", target=second)  # nothing stands for the first any more: it goes
         server.wait_for(lambda: first not in server.states() and crowd.seen(second) > NUM_CLIENTS)
         before = crowd.seen(first)
