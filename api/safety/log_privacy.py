@@ -14,7 +14,7 @@ _SECRETS = re.compile(
     r"|(?<=://)[^\s:/@]{1,64}:[^\s/@]{1,256}(?=@)"  # user:password@host in a database's URL
 )
 
-_NUMBERS = "isotoken.requests"
+_NUMBERS = frozenset({"isotoken.requests", "isotoken.access"})
 _plain = logging.Formatter()
 
 
@@ -28,9 +28,12 @@ class SecretScrubber(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take secrets out of the message and of the traceback."""
-        if record.name == _NUMBERS and record.levelno < logging.WARNING:
-            return True  # a line of numbers for each request: made here, of nothing that a client sent
-        message = record.getMessage()
+        if record.name in _NUMBERS and record.levelno < logging.WARNING:
+            return True  # a line of numbers for each request: made here, of nothing that a client sent but its id
+        try:
+            message = record.getMessage()
+        except Exception:
+            return True  # it cannot be written out: the handler says so
         clean = scrub(message)
         if clean != message:
             record.msg, record.args = clean, None

@@ -8,6 +8,8 @@ import logging
 
 import msgspec
 
+from ..safety.log_privacy import scrub
+
 FIELDS = "fields"
 """The attribute of a LogRecord that holds what a line says besides its message: `extra={FIELDS: {...}}`."""
 
@@ -24,8 +26,10 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, FIELDS, {}),
         }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if record.exc_text:
+            line["exception"] = record.exc_text
+        elif record.exc_info:
+            line["exception"] = scrub(self.formatException(record.exc_info))
         try:
             return msgspec.json.encode(line, enc_hook=str).decode()
         except UnicodeEncodeError:  # halves of characters, which UTF-8 has no bytes for
