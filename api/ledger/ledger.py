@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from .flusher import Flusher
 from .journal import Journal
 from .money import UNIT
 from .prices import PriceTable
+from .shares import Sums, Use, shares
 
 if TYPE_CHECKING:
     from ..engine import RequestStats
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ..server.metrics import Metrics
     from ..server.served import ServedModel
     from ..store.database import Store
-    from .budgets import Budgets, Tab
+    from .budgets import Budgets
     from .settings import LedgerSettings
 
 log = logging.getLogger("isotoken.ledger")
@@ -65,14 +66,6 @@ _GAUGES: Sequence[tuple[str, str, Callable[[LedgerStatus], float]]] = (
 )
 
 
-@dataclass(slots=True)
-class _Use:
-    """What is known of an exchange before it ends."""
-
-    models: dict[str, ServedModel] = field(default_factory=dict)  # by their engine's folder
-    tab: Tab | None = None
-
-
 class UsageLedger:
     """The ledger of one server. For one event loop; the database and the disk's flushes have threads of their own."""
 
@@ -94,7 +87,7 @@ class UsageLedger:
         self.on_entry = on_entry  # hears of each, for metrics
         self._prices = PriceTable(settings.prices)
         self._flusher = Flusher(journal, self.couriers, settings)
-        self._uses: dict[Exchange, _Use] = {}
+        self._uses: dict[Exchange, Use] = {}
 
     def start(self) -> None:
         """Begin to bring entries to the sinks, those that earlier processes left first."""
@@ -114,9 +107,9 @@ class UsageLedger:
         use = self._uses.get(exchange)
         if use is None:
             tab = None if self.budgets is None else await self.budgets.open(exchange.principal)
-            use = self._uses[exchange] = _Use(tab=tab)
+            use = self._uses[exchange] = Use(tab=tab)
             exchange.on_end.append(self._end)
-        use.models[model.engine.info.model] = model
+        use.models.append((len(exchange.stats), model))
         if use.tab is not None and self.budgets is not None:
             rates = self._prices.rates(model.family, model.version)
             self.budgets.admit(use.tab, exchange.principal, num_prompt_tokens, rates)
@@ -127,12 +120,7 @@ class UsageLedger:
         use = self._uses.get(exchange)
         if use is None:
             return 0.0
-        models = {folder: self._prices.rates(model.family, model.version) for folder, model in use.models.items()}
-        costs = (
-            models[stats.model].cost(stats.num_prompt_tokens, stats.num_cached_tokens, stats.num_output_tokens)
-            for stats in exchange.stats
-        )
-        return sum(costs) / UNIT
+        return sum(self._cost(model, Sums.of(group)) for model, group in shares(exchange, use).items()) / UNIT
 
     @property
     def is_full(self) -> bool:
@@ -185,19 +173,17 @@ class UsageLedger:
         use = self._uses.pop(exchange)
         if use.tab is not None:
             use.tab.close()
-        for folder in dict.fromkeys(stats.model for stats in exchange.stats):
-            group = [stats for stats in exchange.stats if stats.model == folder]
-            model = use.models.get(folder, exchange.model)
-            if model is not None:
-                self._record(exchange, model, group)
+        for model, group in shares(exchange, use).items():
+            self._record(exchange, model, group)
+
+    def _cost(self, model: ServedModel, sums: Sums) -> int:
+        rates = self._prices.rates(model.family, model.version)
+        return rates.cost(sums.prompt, sums.cached, sums.generated)
 
     def _record(self, exchange: Exchange, model: ServedModel, group: Sequence[RequestStats]) -> None:
-        """Write down what one model did for an exchange. A request that never ran has used nothing."""
-        ran = [stats for stats in group if stats.queue_time is not None or stats.num_output_tokens]
-        prompt = sum(stats.num_prompt_tokens for stats in ran)
-        cached = sum(stats.num_cached_tokens for stats in ran)
-        generated = sum(stats.num_output_tokens for stats in ran)
-        rates = self._prices.rates(model.family, model.version)
+        """Write down what one model did for an exchange."""
+        sums = Sums.of(group)
+        cost = self._cost(model, sums)
 
         def make(journal: str, number: int) -> UsageEntry:
             return UsageEntry(
@@ -212,12 +198,12 @@ class UsageLedger:
                 route=plain(exchange.route),
                 status=exchange.status,
                 finish_reason=group[0].finish_reasons[0],
-                prompt_tokens=prompt,
-                cached_tokens=cached,
-                generated_tokens=generated,
-                drafted_tokens=sum(stats.num_drafted_tokens for stats in ran),
-                accepted_tokens=sum(stats.num_accepted_tokens for stats in ran),
-                cost=rates.cost(prompt, cached, generated),
+                prompt_tokens=sums.prompt,
+                cached_tokens=sums.cached,
+                generated_tokens=sums.generated,
+                drafted_tokens=sums.drafted,
+                accepted_tokens=sums.accepted,
+                cost=cost,
                 ended=time.time(),
                 seconds=round(time.monotonic() - exchange.started, 6),
             )
