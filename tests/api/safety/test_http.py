@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from isotoken.api.safety.filters import FilterContext
+from isotoken.api.safety.pii import pii
 from isotoken.api.server.openai_schemas import ChatRequest
 
 from ..server.conftest import Served
 from ..server.test_fuzz import VALUES, bodies
 from .conftest import Serve, cut, say, write_model
-from .texts import ITEMS
+from .texts import ITEMS, WORDS, whole
 
 TEXTS = (
     "Write to john.doe@example.com, or call +1 202-555-0143 now; thanks. Ünïcode 日本 too.",
@@ -31,7 +33,7 @@ CLEAN = (
     "My card is [CARD] and the account is [IBAN], the key [SECRET].",
     TEXTS[2],
 )
-PLANTED = [item for items in ITEMS.values() for item in items if any(item in text for text in TEXTS)]
+SEED = 11
 SAFETY = {
     "default": {
         "prompts": [
@@ -49,10 +51,27 @@ SAFETY = {
 }
 
 
+def random_text(rng: np.random.Generator) -> str:
+    """Words with personal data of every kind between them."""
+    parts = []
+    for items in ITEMS.values():
+        parts += [*rng.choice(WORDS, int(rng.integers(1, 5))), "and", str(rng.choice(items)), "and"]
+    return " ".join(parts)
+
+
+RANDOM = tuple(random_text(np.random.default_rng(SEED + i)) for i in range(4))
+ALL = TEXTS + RANDOM
+PLANTED = [item for items in ITEMS.values() for item in items if any(item in text for text in ALL)]
+EXPECTED = {
+    **dict(enumerate(CLEAN)),
+    **{i: whole(pii({}, FilterContext("outputs", pytest.fail))(), ALL[i])[0] for i in range(len(TEXTS), len(ALL))},
+}
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(11)
-    return write_model(tmp_path_factory.mktemp("saying") / "saying", [cut(text, rng) for text in TEXTS])
+    rng = np.random.default_rng(SEED)
+    return write_model(tmp_path_factory.mktemp("saying") / "saying", [cut(text, rng) for text in ALL])
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +92,7 @@ def check_secret(text: str) -> None:
     assert not [item for item in PLANTED if item in text]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", EXPECTED)
 @pytest.mark.parametrize("more", [{}, {"logprobs": 2}, {"return_token_ids": True, "logprobs": 0}, {"n": 2}])
 def test_completions(safe: Served, number: int, more: dict[str, Any]) -> None:
     answer = safe.post("/v1/completions", body(number, **more)).json()
@@ -83,9 +102,9 @@ def test_completions(safe: Served, number: int, more: dict[str, Any]) -> None:
         streamed[choice["index"]] = streamed.get(choice["index"], "") + choice["text"]
         check_secret(streamed[choice["index"]])
     for choice in answer["choices"]:
-        assert choice["text"] == CLEAN[number] == streamed[choice["index"]]
+        assert choice["text"] == EXPECTED[number] == streamed[choice["index"]]
         assert choice["finish_reason"] == "stop"
-        check_logprobs(choice, CLEAN[number])
+        check_logprobs(choice, EXPECTED[number])
 
 
 def check_logprobs(choice: dict[str, Any], text: str) -> None:
@@ -101,11 +120,11 @@ def check_logprobs(choice: dict[str, Any], text: str) -> None:
         assert len(choice["token_ids"]) == len(shape["tokens"])
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", EXPECTED)
 @pytest.mark.parametrize("more", [{}, {"logprobs": True, "top_logprobs": 1}, {"return_token_ids": True}])
 def test_chat(safe: Served, number: int, more: dict[str, Any]) -> None:
     answer = safe.post("/v1/chat/completions", chat(number, **more)).json()["choices"][0]
-    assert answer["message"]["content"] == CLEAN[number]
+    assert answer["message"]["content"] == EXPECTED[number]
     text = tokens = ""
     for event in safe.events("/v1/chat/completions", chat(number, stream=True, **more))[:-1]:
         choice = event["choices"][0]
@@ -113,27 +132,27 @@ def test_chat(safe: Served, number: int, more: dict[str, Any]) -> None:
         check_secret(text)
         if choice["logprobs"]:
             tokens += "".join(item["token"] for item in choice["logprobs"]["content"])
-    assert text == CLEAN[number]
+    assert text == EXPECTED[number]
     check_secret(tokens)
     if answer["logprobs"]:
         assert "".join(item["token"] for item in answer["logprobs"]["content"]) == tokens
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", EXPECTED)
 def test_tgi(safe: Served, number: int) -> None:
     request = {"inputs": "Say " + say(number), "parameters": {"max_new_tokens": 600, "details": True}}
-    whole = safe.post("/generate", request).json()
-    assert whole["generated_text"] == CLEAN[number]
-    check_secret("".join(token["text"] for token in whole["details"]["tokens"]))
+    answer = safe.post("/generate", request).json()
+    assert answer["generated_text"] == EXPECTED[number]
+    check_secret("".join(token["text"] for token in answer["details"]["tokens"]))
     events = safe.events("/generate_stream", request)
     text = ""
     for event in events:
         text += event["token"]["text"]
         check_secret(text)
-    assert text.removesuffix("<|end|>") == CLEAN[number] == events[-1]["generated_text"]
+    assert text.removesuffix("<|end|>") == EXPECTED[number] == events[-1]["generated_text"]
     short = {"prompt": "Say " + say(number), "max_tokens": 600}
-    assert safe.post("/generate", short).json()["text"] == CLEAN[number]
-    assert "".join(e["text"] for e in safe.events("/generate", {**short, "stream": True})) == CLEAN[number]
+    assert safe.post("/generate", short).json()["text"] == EXPECTED[number]
+    assert "".join(e["text"] for e in safe.events("/generate", {**short, "stream": True})) == EXPECTED[number]
 
 
 def test_blocked_outputs(safe: Served) -> None:
@@ -142,8 +161,8 @@ def test_blocked_outputs(safe: Served) -> None:
     assert answer["choices"][0]["finish_reason"] == "content_filter"
     last = safe.events("/v1/chat/completions", chat(3, stream=True))[-2]["choices"][0]
     assert last["finish_reason"] == "content_filter"
-    whole = safe.post("/generate", {"inputs": say(3), "parameters": {"max_new_tokens": 99}})
-    assert (whole.status_code, whole.json()["error_type"]) == (422, "content_filter")
+    tgi = safe.post("/generate", {"inputs": say(3), "parameters": {"max_new_tokens": 99}})
+    assert (tgi.status_code, tgi.json()["error_type"]) == (422, "content_filter")
     events = safe.events("/generate_stream", {"inputs": say(3), "parameters": {"max_new_tokens": 99}})
     assert events[-1]["error_type"] == "content_filter"
     assert "swordfish" not in json.dumps(events)
