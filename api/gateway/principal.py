@@ -41,8 +41,8 @@ class Principal:
         )
 
     def may_use_model(self, name: str) -> bool:
-        """Whether the key is good for a model, by the name that was asked for."""
-        return self.models is None or name in self.models
+        """Whether the key is good for a model, by the name that was asked for; a name stands for all its versions."""
+        return self.models is None or name in self.models or name.partition("@")[0] in self.models
 
 
 ANONYMOUS = Principal()

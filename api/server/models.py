@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import get
+from litestar import Request, get
 from litestar.params import FromPath
 
 from .documentation import answers
+from .exchange import Exchange
 from .openai_answers import ModelCard, ModelList
 from .served import ServedModel
 from .service import Served, Service
 
 
 @get("/v1/models", tags=["OpenAI"], summary="List the served models", responses=answers(ModelList))
-async def list_models(service: Served) -> dict[str, Any]:
-    """List what is served, once for each name."""
-    cards = [_card(service, model, name) for model in service.models for name in model.names]
-    return {"object": "list", "data": cards}
+async def list_models(request: Request[Any, Any, Any], service: Served) -> dict[str, Any]:
+    """List what is served, once for each name: as far as the key that is shown is good for it."""
+    principal = Exchange.of(request.scope).principal
+    named = [(model, name) for model in service.models for name in model.names if principal.may_use_model(name)]
+    return {"object": "list", "data": [_card(service, model, name) for model, name in named]}
 
 
 @get("/v1/models/{name:path}", tags=["OpenAI"], summary="Look at a model", responses=answers(ModelCard))
-async def show_model(name: FromPath[str], service: Served) -> dict[str, Any]:
+async def show_model(name: FromPath[str], request: Request[Any, Any, Any], service: Served) -> dict[str, Any]:
     """Return one model. Names may hold slashes."""
     name = name.removeprefix("/")
+    service.check_use(name, Exchange.of(request.scope))
     return _card(service, service.find(name), name)
 
 

@@ -102,11 +102,14 @@ class Service:
         if self.stages.traffic is not None:
             exchange.asked = name = name or self.default_name
             target = self.stages.traffic.redirect(exchange, name, data)
+        self.check_use(name, exchange)
         model = self.directory.get(target) or self._search(target)
-        if self.stages.gate is not None:
-            asked = name.partition("@")[0] if model.version else name  # a key is good for all versions of a name
-            self.stages.gate.allow_model(exchange, asked or self.default_name)
         return self.hold(exchange, model)
+
+    def check_use(self, name: str, exchange: Exchange) -> None:
+        """Accept a model that the exchange's key is good for. Raises NotReady and ApiError 403."""
+        if self.stages.gate is not None:
+            self.stages.gate.allow_model(exchange, name or self.default_name)
 
     def hold(self, exchange: Exchange, model: ServedModel) -> ServedModel:
         """Let a model answer an exchange: it stays until that has ended. Returns it."""

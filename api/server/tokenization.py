@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import post
+from litestar import Request, post
 from litestar.params import JSONBody
 
 from ..errors import ParameterError
 from ..text import TextModel
 from .documentation import answers
+from .exchange import Exchange
 from .openai_answers import DetokenizeResponse, TokenizeResponse
 from .openai_schemas import DetokenizeRequest, TokenizeRequest
 from .prompts import run_text
@@ -20,8 +21,11 @@ from .service import Served
 @post(
     "/tokenize", status_code=200, tags=["Tokens"], summary="Turn text into tokens", responses=answers(TokenizeResponse)
 )
-async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str, Any] | list[dict[str, Any]]:
+async def tokenize(
+    request: Request[Any, Any, Any], data: JSONBody[TokenizeRequest], service: Served
+) -> dict[str, Any] | list[dict[str, Any]]:
     """Answer `prompt` or `messages` with {count, max_model_len, tokens}, and `inputs` with TGI's list of tokens."""
+    service.check_use(data.model, Exchange.of(request.scope))
     model = service.find(data.model)
     text = model.text
     if "inputs" in data.model_fields_set:
@@ -51,8 +55,11 @@ async def tokenize(data: JSONBody[TokenizeRequest], service: Served) -> dict[str
     summary="Turn tokens into text",
     responses=answers(DetokenizeResponse),
 )
-async def detokenize(data: JSONBody[DetokenizeRequest], service: Served) -> dict[str, Any]:
+async def detokenize(
+    request: Request[Any, Any, Any], data: JSONBody[DetokenizeRequest], service: Served
+) -> dict[str, Any]:
     """Return the text of tokens, special ones included."""
+    service.check_use(data.model, Exchange.of(request.scope))
     model = service.find(data.model)
     _check_token_ids(data.tokens, model.engine.info.vocab_size)
     text = model.text

@@ -154,3 +154,36 @@ def test_odd_headers_are_answered_in_the_400s(server: Gated, lines: list[bytes])
         answer = connection.recv(65536)
     assert 400 <= int(answer[9:12]) < 500, answer[:200]
     assert server.client.get("/health").status_code == 200
+
+
+def test_a_key_sees_the_models_that_it_is_good_for(server: Gated) -> None:
+    headers = {"x-api-key": server.make(models=("small",))}
+    listed = server.client.get("/v1/models", headers=headers).json()["data"]
+    assert [card["id"] for card in listed] == ["small"]
+    assert server.client.get("/v1/models/small", headers=headers).status_code == 200
+    for name in ("tiny", "none"):  # what is there, and what is not, look the same
+        assert server.client.get(f"/v1/models/{name}", headers=headers).status_code == 403
+        asked = {"model": name, "prompt": "x"}
+        for path in ("/tokenize", "/v1/completions"):
+            assert server.client.post(path, json=asked, headers=headers).status_code == 403, path
+    assert server.client.post("/tokenize", json={"model": "small", "prompt": "x"}, headers=headers).status_code == 200
+    assert server.client.post("/detokenize", json={"model": "tiny", "tokens": [5]}, headers=headers).status_code == 403
+
+
+def test_without_keys_only_this_machine_administers(serve_gated: Serve) -> None:
+    server = serve_gated({"queue": {"enabled": True}})
+
+    def status(**headers: str) -> tuple[int, str]:
+        answer = server.client.get("/admin/keys", headers=headers)
+        return answer.status_code, answer.json()["error"]["code"]
+
+    assert server.ask().status_code == 200
+    assert status() == (404, "no_keys")  # past the guard
+    for headers in (
+        {"Host": "attacker.example"},  # a web page whose name leads here
+        {"Origin": "https://attacker.example"},
+        {"X-Forwarded-For": "203.0.113.9"},
+        {"Forwarded": "for=203.0.113.9"},
+        {"Via": "1.1 proxy"},
+    ):
+        assert status(**headers) == (403, "admin_required"), headers
