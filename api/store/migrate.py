@@ -52,7 +52,7 @@ def status(store: Store) -> dict[str, Any]:
 
 def bring_to(connection: Connection, version: str) -> None:
     """Bring the tables up to a version, in the connection's transaction."""
-    command.upgrade(_config(connection), version)
+    command.upgrade(config_for(connection), version)
 
 
 def is_known(version: str) -> bool:
@@ -67,15 +67,17 @@ def head() -> str:
     return newest
 
 
-def _config(connection: Connection | None = None) -> Config:
+def config_for(connection: Connection | None = None) -> Config:
+    """Return what Alembic wants to know, to work on a connection."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     config.attributes["connection"] = connection
     return config
 
 
 def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
+    return ScriptDirectory.from_config(config_for())
 
 
 def _version(connection: Connection) -> str:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("sqlalchemy", reason="pip install 'isotoken[production]'")
-
 from benchmarks import recovery
 
 

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("sqlalchemy", reason="pip install 'isotoken[production]'")
-
 from isotoken.api.ledger.entry import UsageEntry
 from isotoken.api.ledger.journal import Journal
 from isotoken.api.store import StoreSettings, connect

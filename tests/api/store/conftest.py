@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("sqlalchemy", reason="pip install 'isotoken[production]'")
-
 from isotoken.api.store import StoreSettings, connect
 from isotoken.api.store.database import Store
 

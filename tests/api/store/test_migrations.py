@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from isotoken.api.store import StoreError, migrate
 from isotoken.api.store.database import Store
-from isotoken.api.store.metadata import metadata
-from sqlalchemy import Connection, inspect, text
+from isotoken.api.store.draft import draft
+from isotoken.api.store.metadata import Id, Timestamp, metadata
+from sqlalchemy import Column, Connection, MetaData, Table, inspect, text
 
 
 def test_the_migrations_make_what_the_tables_say(store: Store) -> None:
@@ -59,6 +61,27 @@ def test_a_migration_that_fails_leaves_nothing(
     with pytest.raises(RuntimeError):
         store.prepare_now()
     assert store.look(lambda connection: inspect(connection).get_table_names()) == []
+
+
+def test_the_next_migration_can_be_drafted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it makes can be taken back."""
+    changed = MetaData(naming_convention=metadata.naming_convention)
+    for table in metadata.tables.values():
+        table.to_metadata(changed)
+    Table("colours", changed, Column("id", Id, primary_key=True), Column("seen", Timestamp(), nullable=False))
+    monkeypatch.setattr("isotoken.api.store.metadata.metadata", changed)
+    path = draft("colours are kept", tmp_path)
+    assert path.name == f"{int(migrate.head()) + 1:04d}_colours_are_kept.py"
+    written = path.read_text()
+    assert 'op.create_table("colours"' in written.replace("'", '"').replace("(\n", "(")
+    assert "sa.DateTime(timezone=True)" in written and "with_variant" in written
+    assert f"down_revision = '{migrate.head()}'" in written
+
+
+def test_the_first_migration_can_be_taken_back(store: Store) -> None:
+    store.call(lambda connection: migrate.command.downgrade(migrate.config_for(connection), "base"))
+    assert store.look(lambda connection: inspect(connection).get_table_names()) == ["alembic_version"]
+    store.prepare_now()
 
 
 def test_servers_that_start_together_migrate_once(database_url: str, open_now: Callable[..., Store]) -> None:
