@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,11 +44,11 @@ class FleetModels:
 
 
 async def open_fleet(
-    settings: FleetSettings, service: Service, config: EngineConfig, open_store: Callable[[], Awaitable[Store]]
+    settings: FleetSettings, service: Service, config: EngineConfig, store: Store | None
 ) -> FleetModels:
-    """Return the fleet, nothing loaded yet. Raises StoreError."""
+    """Return the fleet, nothing loaded yet. Without a store it forgets what operators did when it ends."""
     models = [_completed(model, service) for model in settings.models or [_of_server(service, config)]]
-    journal = StoreJournal(await open_store(), settings.group) if service.settings.features.store else Journal()
+    journal = Journal() if store is None else StoreJournal(store, settings.group)
     server = Server(
         limits=service.settings.limits,
         make_served=lambda deployment, engine: _served(deployment, engine, service),

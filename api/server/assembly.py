@@ -117,7 +117,8 @@ class Assembly:
     async def _open_fleet(self, settings: FleetSettings) -> Models:
         from ..fleet.assembly import open_fleet  # noqa: PLC0415
 
-        return await open_fleet(settings, self._service, self._config, self.store)
+        keeps = self._store is not None or self._features.store is not None
+        return await open_fleet(settings, self._service, self._config, await self.store() if keeps else None)
 
 
 def feature_routes(features: Features) -> list[Any]:
