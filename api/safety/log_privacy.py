@@ -23,13 +23,18 @@ def scrub(text: str) -> str:
     return _SECRETS.sub(_SCRUBBED, text)
 
 
+def is_secret(text: str) -> bool:
+    """Whether there is a key in a text."""
+    return _SECRETS.search(text) is not None
+
+
 class SecretScrubber(logging.Filter):
     """Put it on a handler. What it takes out of a record stays out for every handler after it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take secrets out of the message and of the traceback."""
         if record.name in _NUMBERS and record.levelno < logging.WARNING:
-            return True  # a line of numbers for each request: made here, of nothing that a client sent but its id
+            return True  # a line of numbers for each request, and an id that is no key
         try:
             message = record.getMessage()
         except Exception:

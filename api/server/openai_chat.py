@@ -87,8 +87,9 @@ class ChatForm:
         self._started = [False] * generation.num_choices
         if not (data.logprobs or data.return_token_ids):
             generation.text_only()
-        echo = data.messages[-1].text if data.echo else ""
-        self._leads = [generation.lead(index, echo) for index in range(generation.num_choices)]
+        self._leads = [""] * generation.num_choices
+        if data.echo:
+            self._leads = [generation.lead(i, data.messages[-1].text) for i in range(generation.num_choices)]
         self._envelope = {
             "id": context.id,
             "object": "chat.completion.chunk" if data.stream else "chat.completion",

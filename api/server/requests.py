@@ -8,6 +8,7 @@ from itertools import count
 
 from litestar.types import Scope
 
+from ..safety.log_privacy import is_secret
 from .schemas import SamplingFields
 
 MAX_ID_LENGTH = 128
@@ -43,8 +44,8 @@ def new_request_id(given: str | None) -> str:
 
 
 def is_decent(given: str) -> bool:
-    """Whether a client's id may stand in headers and log lines."""
-    return 0 < len(given) <= MAX_ID_LENGTH and given.isascii() and given.isprintable()
+    """Whether a client's id may stand in headers and log lines. One that looks like a key may not."""
+    return 0 < len(given) <= MAX_ID_LENGTH and given.isascii() and given.isprintable() and not is_secret(given)
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -34,6 +34,8 @@ def talk(served: object, *, path: str = "") -> None:
     post("/generate", {"inputs": text, "parameters": {"details": True}}, headers=headers)
     post("/tokenize", {"prompt": text}, headers=headers)
     post("/v1/moderations", {"input": text}, headers=headers)
+    post("/v1/completions", {"prompt": text, "request_id": KEY, **good}, headers={**headers, "x-request-id": KEY})
+    post("/v1/completions", {"prompt": text, **good}, headers={**headers, "x-request-id": KEY})
     # What goes wrong: fields, JSON, sizes, models, routes, templates, tokens that are none.
     for content in (f'{{"prompt": "{PROMPT}"', f'{{"prompt": ["{PROMPT}", 5]}}', f'"{PROMPT}"'):
         post("/v1/completions", content=content, headers=headers)
