@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .served import ServedModel
 
 GUIDED = ("json", "regex", "choice", "grammar")
+FIELDS = {"response_format", "structured_outputs", *(f"guided_{kind}" for kind in GUIDED)}
 _TYPES = "text, json_object or json_schema"
 
 
@@ -58,6 +59,8 @@ def asked_of(request: SamplingFields) -> Asked:
 
 def form_of(request: SamplingFields) -> StructuredOutputs | None:
     """Return the form that a request asks for, in one of its fields. Raises ParameterError."""
+    if FIELDS.isdisjoint(request.model_fields_set):
+        return None
     forms = [
         _response_format(request.response_format),
         StructuredOutputs.of(request.structured_outputs),

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 import pytest
-from isotoken.core import batch_builder, fold, kv_cache, logits_edits, scheduler
+from isotoken.core import batch_builder, constraining, constraints, fold, kv_cache, logits_edits, scheduler
 from isotoken.plugins.kv_caches import contiguous
 from isotoken.plugins.kv_caches.contiguous import ContiguousKVCache
 
@@ -83,6 +83,15 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
         "            if False:\n                self._count",
     ),
     "penalties remember rejected drafts": (logits_edits, "for token in reversed(drafts):", "for token in ():"),
+    "draws behind drafts have no masks": (constraints, "if row >= 0:", "if row == 0:"),
+    "grammars keep the drafts that they were tried on": (constraints, "constraint.rollback(taken)", "pass"),
+    "a grammar begins anew when its request comes back": (
+        constraining,
+        "if constraint.advance(output) < len(output):",
+        "if False:",
+    ),
+    "a grammar's end is passed over": (fold, "if constraint is not None and constraint.is_finished:", "if False:"),
+    "masks go to the first rows": (constraining, "masks[row:end]", "masks[: share.num_logits]"),
     "a copied prefix lacks its last token": (
         contiguous,
         "[(source, target, num_tokens)",
@@ -118,7 +127,7 @@ def sow(monkeypatch: pytest.MonkeyPatch, module: ModuleType, old: str, new: str)
                 if callable(value) or isinstance(value, (property, staticmethod)):
                     monkeypatch.setattr(original, attribute, value)
         elif isinstance(original, FunctionType):
-            for user in (module, scheduler):
+            for user in (module, scheduler, constraining):
                 if vars(user).get(name) is original:
                     monkeypatch.setattr(user, name, getattr(mutant, name))
 
