@@ -9,7 +9,7 @@ SERVE_ARGS ?=
 KERNELS := setup.py $(wildcard kernels/cpu/csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types contracts unit fresh matrix format bench clean
+.PHONY: help setup serve test lint types contracts unit fresh production scan audit services matrix format bench clean
 
 help:  ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,26 @@ unit: setup  ## Tests
 
 fresh: setup  ## Generated files are up to date
 	$(BIN)/towncrier build --draft --version next > /dev/null
+
+production: setup  ## Run examples/production: database, Prometheus and a server with everything on (ARGS="--report report.md")
+	$(BIN)/python examples/production/run.py $(ARGS)
+
+# Tests are full of invented secrets. What else is found and is none stands in .secrets.baseline; to add to it:
+# detect-secrets scan --baseline .secrets.baseline
+scan: setup  ## Look for secrets and unsafe code
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[scan]'
+	git ls-files -z -- . ':!tests' ':!models' ':!*.json' ':!*.svg' ':!*.html' ':!*.png' ':!constraints.txt' \
+		| xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	$(BIN)/ruff check --select S102,S301,S302,S306,S307,S324,S501,S506,S602,S604,S605,S608,S612,S701,S702 --extend-exclude tests .
+	$(BIN)/python -m pip check
+
+audit: setup  ## Look for known vulnerabilities of what is installed (asks PyPI)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[scan]'
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
+
+services:  ## Install what some tests and examples/production run beside isotoken: PostgreSQL, Redis, Prometheus (Debian, root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends postgresql redis-server prometheus
 
 matrix: setup  ## Measure every backend anew and draw docs/conformance.md and .html (some ten minutes)
 	$(BIN)/python tests/conformance/make_matrix.py
