@@ -86,14 +86,7 @@ class GuidanceConstraint:
         tokens = list(token_ids)
         if not self._eos.isdisjoint(tokens):
             tokens = tokens[: next(i for i, token in enumerate(tokens) if token in self._eos)]
-        matcher = self._matcher
-        if len(tokens) > 1 or (tokens and matcher.is_stopped()):
-            tokens = tokens[: matcher.validate_tokens(tokens)] if not matcher.is_stopped() else []
-        elif tokens and not matcher.validate_tokens(tokens):
-            return 0
-        if tokens and not matcher.consume_tokens(tokens):
-            return 0
-        return len(tokens)
+        return self._matcher.try_consume_tokens(tokens) if tokens else 0
 
     def rollback(self, num_tokens: int) -> None:
         """Undo the last so many tokens."""
