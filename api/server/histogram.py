@@ -19,7 +19,7 @@ class Histogram(Collector):
         self._name, self._text, self._label = name, text, label
         self._bounds = tuple(map(float, bounds))
         self._counts: dict[str, list[int]] = {} if label else {"": self._none()}
-        self._sums: dict[str, float] = {} if label else {"": 0.0}
+        self.sums: dict[str, float] = {} if label else {"": 0.0}
         registry.register(self)
 
     def observe(self, value: float, label: str = "") -> None:
@@ -27,21 +27,21 @@ class Histogram(Collector):
         counts = self._counts.get(label)
         if counts is None:
             counts = self._counts[label] = self._none()
-            self._sums[label] = 0.0
+            self.sums[label] = 0.0
         counts[bisect_left(self._bounds, value)] += 1
-        self._sums[label] += value
+        self.sums[label] += value
 
     def observe_all(self, values: Iterable[float], label: str = "") -> None:
         """Count several values."""
         counts = self._counts.get(label)
         if counts is None:
             counts = self._counts[label] = self._none()
-            self._sums[label] = 0.0
+            self.sums[label] = 0.0
         bounds, total = self._bounds, 0.0
         for value in values:
             counts[bisect_left(bounds, value)] += 1
             total += value
-        self._sums[label] += total
+        self.sums[label] += total
 
     def collect(self) -> Iterator[Metric]:
         """Yield what Prometheus reads: how many were at most each bound."""
@@ -51,7 +51,7 @@ class Histogram(Collector):
             for bound, count in zip((*self._bounds, float("inf")), counts, strict=True):
                 at_most += count
                 buckets.append((floatToGoString(bound), float(at_most)))
-            family.add_metric([label] if self._label else [], buckets, self._sums[label])
+            family.add_metric([label] if self._label else [], buckets, self.sums[label])
         yield family
 
     def _none(self) -> list[int]:

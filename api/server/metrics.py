@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from .counter import Counter
@@ -53,7 +53,6 @@ class Metrics:
         self.finished_choices = Counter(
             "llm_choices_finished", "Answers by how they ended", registry, ["model", "reason"]
         )
-        self.prompt_tokens = Counter("llm_prompt_tokens", "Prompt tokens of finished requests", registry, ["model"])
         self.first_token = self._histogram(
             "llm_time_to_first_token_seconds", "From submission to the first token", _SECONDS
         )
@@ -107,7 +106,8 @@ class Metrics:
         self.latency.observe(seconds, route)
         if not route.startswith(_OPERATIONS):
             self._outcomes.add(1)
-            self._errors.add(status >= 500)
+            if status >= 500:
+                self._errors.add(1)
         failure = exchange.scope["state"].get("rejection")
         if failure is not None:
             self.rejections.add(1, failure.code or "")
@@ -122,7 +122,6 @@ class Metrics:
         model = "" if exchange.model is None else exchange.model.family
         for reason in stats.finish_reasons:
             self.finished_choices.add(1, model, reason)
-        self.prompt_tokens.add(stats.num_prompt_tokens, model)
         self.prompt_length.observe(stats.num_prompt_tokens, model)
         self.output_length.observe(stats.num_output_tokens, model)
         if stats.time_to_first_token is not None:
@@ -154,6 +153,10 @@ class _ServerCollector(Collector):
         yield GaugeMetricFamily("llm_http_requests_in_flight", "HTTP requests being answered", in_flight)
         rate = self._metrics.error_rate()
         yield GaugeMetricFamily("llm_error_rate", "Share of the last minute's requests that ended in a 5xx", rate)
+        prompts = CounterMetricFamily("llm_prompt_tokens", "Prompt tokens of finished requests", labels=["model"])
+        for model, total in self._metrics.prompt_length.sums.items():
+            prompts.add_metric([model], total)
+        yield prompts
         yield GaugeMetricFamily("llm_ready", "1 when load balancers may send requests", int(self._metrics.is_ready))
 
 

@@ -39,12 +39,13 @@ class Observer:
                 if telemetry is not None:
                     telemetry.head(exchange)
                 milliseconds = (time.monotonic() - exchange.started) * 1000
-                message["headers"] = [
+                headers = message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", exchange.id.encode()),
                     (b"openai-processing-ms", b"%d" % milliseconds),
-                    *((name.encode(), value.encode()) for name, value in exchange.headers.items()),
                 ]
+                if exchange.headers:
+                    headers += [(name.encode(), value.encode()) for name, value in exchange.headers.items()]
             await send(message)
 
         self._metrics.num_http_in_flight += 1

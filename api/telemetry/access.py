@@ -6,7 +6,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..safety.log_privacy import scrub
 from .json_log import FIELDS
 from .phases import totals
 
@@ -21,7 +20,7 @@ def access_fields(exchange: Exchange, *, with_address: bool) -> dict[str, Any]:
     stats, failure = exchange.stats, exchange.scope["state"].get("rejection")
     seconds = {**totals(exchange.started, exchange.timings, stats), "total": time.monotonic() - exchange.started}
     found: dict[str, Any] = {
-        "request_id": scrub(exchange.id),  # a client may have sent anything as its id
+        "request_id": exchange.id,
         "method": exchange.scope.get("method", ""),
         "route": exchange.route,
         "status": exchange.status,

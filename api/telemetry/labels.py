@@ -27,17 +27,17 @@ class TopLabels:
 
     def label(self, value: str, weight: float = 1.0) -> str:
         """Return what to call this value, and note that it was busy by so much."""
-        value = value[:_MAX_LENGTH]
-        if self._clock() >= self._next_review:
-            self._review()
-        if value in self._shown:
-            self._shown[value] += weight
-        elif len(self._shown) < self._places:
-            self._shown[value] = weight
-        else:
-            self._note(value, weight)
-            return OTHER
-        return value
+        shown = self._shown
+        if value in shown:
+            shown[value] += weight
+            return value
+        if len(value) > _MAX_LENGTH:
+            return self.label(value[:_MAX_LENGTH], weight)
+        if len(shown) < self._places:
+            shown[value] = weight
+            return value
+        self._note(value, weight)
+        return OTHER
 
     def _note(self, value: str, weight: float) -> None:
         """Count one of the rest, in bounded memory: a newcomer takes over the count of the least busy."""
@@ -46,8 +46,13 @@ class TopLabels:
             count = self._others.pop(min(self._others, key=self._others.__getitem__))
         self._others[value] = (count or 0.0) + weight
 
-    def _review(self) -> None:
-        """Pass places on from the least busy to those twice as busy, at most a quarter of them at a time."""
+    def review(self) -> None:
+        """Pass places on, when it is time: from the least busy to those twice as busy, at most a quarter at once.
+
+        To be called whenever the labels are looked at.
+        """
+        if self._clock() < self._next_review:
+            return
         self._next_review = self._clock() + self._period
         for _ in range(max(1, self._places // 4)):
             if not self._others:

@@ -83,7 +83,7 @@ def test_json_lines(with_app: Callable[..., None], lines: Lines) -> None:
         assert set(times) == {"tokenize_ms", "queue_ms", "prefill_ms", "decode_ms", "total_ms"}
         assert 0 < times["prefill_ms"] + times["decode_ms"] <= times["total_ms"]
         await client.post("/v1/completions", json=body(), headers={"x-request-id": "sk-" + "a1" * 20})
-        assert [json.loads(line)["request_id"] for line in lines.take()] == ["[SECRET]"]
+        assert "sk-" not in "".join(lines.take())  # a key is no id
         await client.post("/v1/completions", json=body(model="another"))
         await client.post("/v1/completions", content=b"{")
         await client.get("/metrics")

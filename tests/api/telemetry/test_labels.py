@@ -34,6 +34,7 @@ def test_the_busy_get_the_places_of_those_who_are_not_and_no_amount_is_counted_t
             counted[labels.label(tenant, weight)] += weight
             total += weight
         clock.now += 10
+        labels.review()
     assert sum(counted.values()) == total
     assert {labels.label(name) for name in ("busy", "busier")} == {"busy", "busier"}
     assert [labels.label(name) for name in "abcd"].count(OTHER) == 2
@@ -47,6 +48,7 @@ def test_places_do_not_change_hands_for_nothing() -> None:
         labels.label("b", 5)
         labels.label(f"hostile-{i}", 5)  # as busy as anybody, under ever new names
         clock.now += 1
+        labels.review()
     assert labels.label("a") == "a"
     assert labels.label("b") == "b"
 
