@@ -19,7 +19,7 @@ from benchmarks.overload import Load, verdicts  # noqa: E402
 
 @pytest.mark.slow
 def test_a_tiny_load_gives_a_whole_report(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.overload", "--seconds", "1", "--factors", "3", "--max-wait", "0.3"]
+    command = [sys.executable, "-m", "benchmarks.overload", "--seconds", "0.7", "--factors", "3", "--max-wait", "0.3"]
     done = subprocess.run(
         [*command, "--docs", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )

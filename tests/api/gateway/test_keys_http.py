@@ -187,3 +187,11 @@ def test_without_keys_only_this_machine_administers(serve_gated: Serve) -> None:
         {"Via": "1.1 proxy"},
     ):
         assert status(**headers) == (403, "admin_required"), headers
+
+
+def test_what_is_refused_is_not_read_and_does_no_harm_to_the_connection(server: Gated) -> None:
+    key = server.make()
+    for size in (10, 5_000_000):
+        refused = server.client.post("/v1/completions", content=b"x" * size)
+        assert refused.status_code == 401
+    assert server.ask(key).status_code == 200
