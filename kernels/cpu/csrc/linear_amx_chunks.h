@@ -88,16 +88,30 @@ template <class Form> void use_amx_rows(int32_t rows) {
     _tile_loadconfig(&shape);
 }
 
-/* One or two tiles of rows times a panel. */
+/* What the unit has summed up of two tiles of rows times a panel. */
+struct alignas(64) AmxSums {
+    int32_t bits[2 * AMX_ROWS][PANEL];
+};
+
+/* One or two tiles of rows times a panel, or those of its chunks that `first` and `last` bound. */
 struct AmxJob {
     int32_t rows[2];            /* the first of each */
     const char *activations[2]; /* of that row */
     int64_t row_bytes;
     const char *weights;
-    int32_t chunks;
-    const char *ahead; /* some lines of it are fetched in each chunk */
-    int32_t lines_ahead;
+    int32_t first, last, chunks; /* chunks: of the panel */
+    AmxSums *sums;               /* of the chunks before the first, or before `chunks`, where there are any */
+    const char *ahead; /* `lines_ahead` of each of its `streams` are fetched with each chunk */
+    int64_t stream_bytes;
+    int32_t streams, lines_ahead;
 };
+
+/* What is fetched from far comes a quarter faster in several streams, from several pages at once. */
+ISOTOKEN_INLINE void fetch_ahead(const AmxJob &job, int32_t chunk) {
+    const char *from = job.ahead + (int64_t)chunk * job.lines_ahead * 64;
+    for (int32_t stream = 0; stream < job.streams; stream++, from += job.stream_bytes)
+        for (int32_t line = 0; line < job.lines_ahead; line++) prefetch_far(from + line * 64);
+}
 
 } // namespace linear
 } // namespace

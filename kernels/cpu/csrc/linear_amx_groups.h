@@ -15,8 +15,7 @@ enum { CHUNK_INPUTS = 32, HALF_PANEL = PANEL / 2, TURNS = 4 };
 struct AmxHalf {
     const char *activations, *weights;
     int64_t row_bytes;
-    const char *ahead; /* so many lines of it are fetched with each chunk */
-    int32_t lines_ahead;
+    const AmxJob &ahead; /* what is fetched with each chunk */
 };
 
 typedef int32_t AmxBits[AMX_ROWS][HALF_PANEL];
@@ -51,8 +50,7 @@ template <class Form, int TURN>
 ISOTOKEN_INLINE void send_group(const AmxHalf &half, int32_t begin, int32_t end, AmxBits &bits) {
     zero_sums<TURN>();
     for (int32_t chunk = begin; chunk < end; chunk++) {
-        for (int32_t line = 0; line < half.lines_ahead; line++)
-            prefetch_far(half.ahead + ((int64_t)chunk * half.lines_ahead + line) * 64);
+        fetch_ahead(half.ahead, chunk);
         load_operands<TURN>(half.activations + chunk * Form::ROW_BYTES, half.row_bytes,
                             half.weights + (int64_t)chunk * Form::CHUNK_BYTES);
         Form::template multiply<TURN>();
@@ -89,7 +87,7 @@ ISOTOKEN_INLINE void take_group(VecF (&totals)[ROWS], const AmxBits &bits, const
 /* Sum up all groups into the first ROWS rows of `out`, rows of a panel. */
 template <class Form, int ROWS>
 __attribute__((noinline)) void sum_groups(const Cut &cut, const AmxHalf &half, const uint16_t *scales, float *out) {
-    alignas(64) AmxBits bits[TURNS] = {};
+    alignas(64) AmxBits bits[TURNS];
     VecF totals[ROWS];
     ISOTOKEN_UNROLL for (int row = 0; row < ROWS; row++) totals[row] = VecF{};
     settle_memory(bits);
@@ -109,11 +107,11 @@ void run_amx_groups(const Cut &cut, const AmxJob &job, int32_t first, int32_t he
     alignas(64) float totals[AMX_ROWS][PANEL];
     const Finish finish = finish_of(cut.op, panel);
     const uint16_t *scales = (const uint16_t *)cut.op.weights.scales + (int64_t)panel * cut.groups * PANEL;
+    AmxJob ahead = job; /* each part fetches some of the streams */
+    ahead.streams = job.streams / (BOTH ? 4 : 2);
     for (int i = 0; i < (BOTH ? 2 : 1); i++, first += height) {
-        for (int at = 0; at < PANEL; at += HALF_PANEL) {
-            const bool fetches = i == 0 && at == 0;
-            const AmxHalf half = {job.activations[i], job.weights + at * 4, job.row_bytes, job.ahead,
-                                  fetches ? job.lines_ahead : 0};
+        for (int at = 0; at < PANEL; at += HALF_PANEL, ahead.ahead += ahead.streams * ahead.stream_bytes) {
+            const AmxHalf half = {job.activations[i], job.weights + at * 4, job.row_bytes, ahead};
             if (height > AMX_ROWS / 2)
                 sum_groups<Form, AMX_ROWS>(cut, half, scales + at, totals[0] + at);
             else

@@ -12,8 +12,7 @@ enum { PANEL_VECTORS = PANEL / LANES };
 
 /* What all rows of a panel have in common. */
 struct Finish {
-    const Linear &op;
-    int32_t panel;
+    const Linear *op;
     int32_t first, wanted; /* of the outputs that are stored: the panel's first, and how many follow it */
     bool scaled_rows;
     VecF scale[PANEL_VECTORS], bias[PANEL_VECTORS];
@@ -22,8 +21,8 @@ struct Finish {
 inline Finish finish_of(const Linear &op, int32_t panel) {
     const int32_t first = panel * (op.epilogue == EPI_GATE ? PANEL / 2 : PANEL);
     const float *scales = op.weights.form == FORM_I8 ? (const float *)op.weights.scales + panel * PANEL : nullptr;
-    Finish finish = {op, panel, first, op.num_outputs - first,
-                     op.weights.form == FORM_I8 || op.weights.form == FORM_I4_A8, {}, {}};
+    const bool scaled_rows = op.weights.form == FORM_I8 || op.weights.form == FORM_I4_A8;
+    Finish finish = {&op, first, op.num_outputs - first, scaled_rows, {}, {}};
     for (int v = 0; v < PANEL_VECTORS; v++) {
         finish.scale[v] = scales ? load(scales + v * LANES) : splat(1.0f);
         finish.bias[v] = op.bias ? load(op.bias + panel * PANEL + v * LANES) : splat(0.0f);
@@ -45,14 +44,14 @@ ISOTOKEN_INLINE void put(const Linear &op, int64_t at, VecF values, int32_t coun
 }
 
 /* Multiplied by 1 and with 0 added where there are no scales and no bias: it changes nothing but the sign of zeros. */
-ISOTOKEN_INLINE void scale_row(const Finish &finish, int32_t row, const float *sums, VecF *values) {
-    const VecF row_scale = splat(finish.scaled_rows ? finish.op.input.scales[row] : 1.0f);
+ISOTOKEN_INLINE void scale_row(const Finish &finish, int32_t row, VecF *values) {
+    const VecF row_scale = splat(finish.scaled_rows ? finish.op->input.scales[row] : 1.0f);
     ISOTOKEN_UNROLL for (int v = 0; v < PANEL_VECTORS; v++)
-        values[v] = load(sums + v * LANES) * row_scale * finish.scale[v] + finish.bias[v];
+        values[v] = values[v] * row_scale * finish.scale[v] + finish.bias[v];
 }
 
 inline void finish_gated(const Finish &finish, int32_t row, const VecF *values) {
-    const Linear &op = finish.op;
+    const Linear &op = *finish.op;
     const int64_t at = (int64_t)row * op.ld_out + finish.first;
     ISOTOKEN_UNROLL for (int v = 0; v < PANEL_VECTORS / 2; v++) {
         const VecF value = activate(op.activation, values[v]) * values[v + PANEL_VECTORS / 2];
@@ -64,7 +63,7 @@ inline void finish_gated(const Finish &finish, int32_t row, const VecF *values) 
 }
 
 inline void finish_stored(const Finish &finish, int32_t row, const VecF *values) {
-    const Linear &op = finish.op;
+    const Linear &op = *finish.op;
     const int64_t at = (int64_t)row * op.ld_out + finish.first;
     ISOTOKEN_UNROLL for (int v = 0; v < PANEL_VECTORS; v++) {
         VecF value = values[v] * splat(op.factor);
@@ -77,15 +76,21 @@ inline void finish_stored(const Finish &finish, int32_t row, const VecF *values)
     }
 }
 
+/* One row, whose sums `values` are. */
+ISOTOKEN_INLINE void finish_row(const Finish &finish, int32_t row, VecF (&values)[PANEL_VECTORS]) {
+    scale_row(finish, row, values);
+    if (finish.op->epilogue == EPI_GATE)
+        finish_gated(finish, row, values);
+    else
+        finish_stored(finish, row, values);
+}
+
 /* Rows from `row` on, whose sums lie ld apart. */
 inline void finish_rows(const Finish &finish, int32_t row, int32_t count, const float *sums, int32_t ld) {
     for (int32_t r = 0; r < count; r++, sums += ld) {
         VecF values[PANEL_VECTORS];
-        scale_row(finish, row + r, sums, values);
-        if (finish.op.epilogue == EPI_GATE)
-            finish_gated(finish, row + r, values);
-        else
-            finish_stored(finish, row + r, values);
+        ISOTOKEN_UNROLL for (int v = 0; v < PANEL_VECTORS; v++) values[v] = load(sums + v * LANES);
+        finish_row(finish, row + r, values);
     }
 }
 

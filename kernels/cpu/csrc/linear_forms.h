@@ -125,10 +125,12 @@ struct FusedI8 : Words<2, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 4> {
     }
 };
 
+struct WholeI4;
+
 /* Weights of 4 bits for activations in bfloat16: even inputs in the low 16 bits of a word, odd ones in the high. */
 struct FusedI4 : Words<4, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 8> {
     typedef UnpackedPairs Unpacked;
-    typedef FusedI4 Panels;
+    typedef WholeI4 Panels;
     typedef Pair Word;
     enum { FUSED_ROWS = 3 };
     ISOTOKEN_INLINE PairSum dot(PairSum acc, VecI a, Pair b) { return dot_pairs(acc, a, b); }
@@ -146,6 +148,14 @@ struct FusedI4 : Words<4, PairSum>, Grouped<true, PAIR_SUM_INPUTS / 8> {
 #else
         return pair_bf16(to_float((fours & 15) - 8), to_float(((fours >> 16) & 15) - 8));
 #endif
+    }
+};
+
+/* The same for panels, where both of a pair lie in a word. */
+struct WholeI4 : FusedI4 {
+    typedef VecI Word;
+    ISOTOKEN_INLINE void unpack(VecI packed, VecI *words) {
+        ISOTOKEN_UNROLL for (int i = 0; i < 4; i++) words[i] = pair((VecI)((VecU)packed >> (4 * i)));
     }
 };
 

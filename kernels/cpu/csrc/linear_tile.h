@@ -23,8 +23,9 @@ enum {
 
 /* Rows of a tile of two vectors, so that its accumulators stay in registers. */
 template <class Form> constexpr int most_rows() {
-    if (Form::WORDS > 1 || Form::SUM_STEPS > 0) return STREAM_ROWS; /* more rows are for other forms */
+    if (Form::SUM_STEPS > 0) return STREAM_ROWS; /* more rows are for other forms */
     if (VECTOR_REGISTERS == 32) return Form::GROUPED ? 6 : MOST_ROWS;
+    if (Form::WORDS > 1) return STREAM_ROWS;
     return Form::GROUPED ? 2 : 4;
 }
 

@@ -155,6 +155,20 @@ def test_many_rows_in_several_blocks(isa: str, pair: tuple[int, int]) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("pair", PAIRS, ids=PAIR_NAMES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_bits_of_many_rows_are_those_of_each_alone(isa: str, pair: tuple[int, int]) -> None:
+    """So many rows that weights pass through them in parts, the last tile of rows overlapping the one before."""
+    rng = np.random.default_rng(11)
+    num_rows, outputs, inputs = 147, 70, 1088
+    case = make_case(rng, pair, (1, outputs, inputs))
+    x = rng.standard_normal((num_rows, inputs), np.float32)
+    together = outputs_of(isa, case, pair, x, num_threads=2)
+    for row in (0, 15, 16, 63, 130, 131, 143, 146):
+        alone = outputs_of(isa, case, pair, x[row : row + 1], num_threads=1)
+        np.testing.assert_array_equal(together[row], alone[0], err_msg=f"row {row}")
+
+
 @pytest.mark.parametrize("rows", [p.ROWS_LOGITS, p.ROWS_CHOSEN, p.ROWS_EXPERT, p.ROWS_ROUTED])
 @pytest.mark.parametrize("isa", ISAS)
 def test_only_the_wanted_rows_are_written(isa: str, rows: int) -> None:
