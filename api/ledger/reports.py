@@ -32,7 +32,12 @@ class Wanted:
     model: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a field that there is not."""
+        """Raise ValueError for a field that there is not, and for a name that nothing can have."""
+        if not self.by or len(set(self.by)) < len(self.by):
+            raise ValueError(f"by takes one or more of {', '.join(FIELDS)}, each once")
+        for name in ("tenant", "key_id", "model"):
+            if not (getattr(self, name) or "").isprintable():
+                raise ValueError(f"{name} = {getattr(self, name)!r} is no name")
         if unknown := set(self.by) - set(FIELDS):
             raise ValueError(f"usage is not counted by {', '.join(sorted(unknown))}: by {', '.join(FIELDS)}")
 

@@ -67,7 +67,7 @@ async def _report(ledger: UsageLedger, *, by: str, **chosen: Any) -> dict[str, A
     try:
         wanted = Wanted(by=tuple(name.strip() for name in by.split(",") if name.strip()), **chosen)
     except ValueError as error:
-        raise ApiError(400, str(error), param="by") from error
+        raise ApiError(400, str(error)) from error
     assert ledger.store is not None
     try:
         rows = await ledger.store.read(partial(usage, wanted=wanted))

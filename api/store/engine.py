@@ -51,7 +51,10 @@ def shown(engine: Engine) -> str:
 def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise StoreError("store.url names no file: a database in memory would be lost, write sqlite:///FILE")
-    Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+    if not url.database.startswith("file:"):
+        path = Path(url.database).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # hashes of keys are for its owner alone; what is there already keeps its permissions
     engine = create_engine(url)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -72,7 +72,9 @@ def test_a_request_ends_when_its_budget_does(server: Server, folder: Path, comma
     assert everything["data"] == [{"tenant": "default", **told["total"]}]
     assert server.client.get("/admin/usage", params={"tenant": "other"}).json()["data"] == []
     assert server.client.get("/v1/usage", params={"by": "colour"}).status_code == 400
-    assert server.client.get("/v1/usage", params={"since": "yesterday"}).status_code == 400
+    for wrong in ({"by": ""}, {"by": "day,day"}, {"since": "yesterday"}, {"since": "2026-13-01"}):
+        assert server.client.get("/v1/usage", params=wrong).status_code == 400, wrong
+    assert server.client.get("/admin/usage", params={"tenant": "a\x00b"}).status_code == 400
     assert server.metric("llm_cost_total") == pytest.approx(sums["cost"] / 1e12)
 
     printed = command("usage", "--csv", "--by", "tenant,model", "--database", url)

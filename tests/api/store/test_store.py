@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -141,6 +142,11 @@ def test_a_database_that_cannot_be_had_is_told_in_words(url: str, words: str, op
     with pytest.raises((StoreError, OSError), match=words) as caught:
         open_now(url, connect_timeout_s=2)
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_new_file_is_its_owners_alone(tmp_path: Path, open_now: Callable[..., Store]) -> None:
+    open_now(f"sqlite:///{tmp_path / 'folder' / 'new.db'}").call(notes.metadata.create_all)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "folder").iterdir()} == {0o600}
 
 
 def test_a_password_is_never_shown(open_now: Callable[..., Store]) -> None:
