@@ -6,9 +6,12 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from .database import ConfigOption, DatabaseOption, opened, settings_of
 
 if TYPE_CHECKING:
     from ..gateway.keys import Key, KeyRequest
@@ -23,16 +26,6 @@ keys = typer.Typer(
 )
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-DatabaseOption = Annotated[
-    str,
-    typer.Option(
-        "--database",
-        metavar="URL",
-        envvar="ISOTOKEN_STORE__URL",
-        show_envvar=False,
-        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME. Empty: isotoken.db in the data folder.",
-    ),
-]
 JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="As JSON, for programs.")]
 KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="Such as key_0123456789abcdef: not the key itself.")]
 
@@ -55,6 +48,7 @@ def create(
     weight: Annotated[float, typer.Option(metavar="W", help="Share beside other tenants.")] = 1.0,
     admin: Annotated[bool, typer.Option("--admin", metavar="", help="It may use /admin.")] = False,
     database: DatabaseOption = "",
+    config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it. It is shown this once: only a hash of it is kept."""
@@ -78,7 +72,9 @@ def create(
         weight=weight,
         expires=_moment(expires),
     )
-    secret, key = _with_store(database, lambda store: store.call(lambda connection: create_key(connection, asked)))
+    secret, key = _with_store(
+        config_file, database, lambda store: store.call(lambda connection: create_key(connection, asked))
+    )
     if as_json:
         typer.echo(json.dumps({"key": secret, **key.shown()}, indent=2))
         return
@@ -91,13 +87,16 @@ def list_all(
     tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this tenant.")] = None,
     active: Annotated[bool, typer.Option("--active", metavar="", help="Only those that are good now.")] = False,
     database: DatabaseOption = "",
+    config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the keys: what is kept of them."""
     from ..gateway.keys import list_keys  # noqa: PLC0415
 
     found = _with_store(
-        database, lambda store: store.look(lambda connection: list_keys(connection, tenant, all_states=not active))
+        config_file,
+        database,
+        lambda store: store.look(lambda connection: list_keys(connection, tenant, all_states=not active)),
     )
     if as_json:
         typer.echo(json.dumps([key.shown() for key in found], indent=2))
@@ -109,30 +108,34 @@ def list_all(
 
 
 @keys.command()
-def show(key_id: KeyArgument, database: DatabaseOption = "", as_json: JsonOption = False) -> None:
+def show(
+    key_id: KeyArgument, database: DatabaseOption = "", config_file: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Show what is kept of a key."""
     from ..gateway.keys import find_key  # noqa: PLC0415
 
-    _tell(_with_store(database, lambda store: store.look(lambda connection: find_key(connection, key_id))), as_json)
+    _tell(
+        _with_store(config_file, database, lambda store: store.look(lambda connection: find_key(connection, key_id))),
+        as_json,
+    )
 
 
 @keys.command()
-def revoke(key_id: KeyArgument, database: DatabaseOption = "", as_json: JsonOption = False) -> None:
+def revoke(
+    key_id: KeyArgument, database: DatabaseOption = "", config_file: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Make a key good for nothing, for ever. Running servers refuse it within seconds."""
     from ..gateway.keys import revoke_key  # noqa: PLC0415
 
-    _tell(_with_store(database, lambda store: store.call(lambda connection: revoke_key(connection, key_id))), as_json)
+    _tell(
+        _with_store(config_file, database, lambda store: store.call(lambda connection: revoke_key(connection, key_id))),
+        as_json,
+    )
 
 
-def _with_store(url: str, work: Callable[[Store], T]) -> T:
-    from ..store import StoreSettings, connect  # noqa: PLC0415
-
-    store = connect(StoreSettings(url=url))
-    try:
-        store.prepare_now()
+def _with_store(config_file: Path | None, database: str, work: Callable[[Store], T]) -> T:
+    with opened(settings_of(config_file, database)[0]) as store:
         return work(store)
-    finally:
-        store.close_now()
 
 
 def _moment(text: str) -> datetime | None:
