@@ -55,6 +55,9 @@ class Prompter:
         """Apply the chat template and tokenize."""
         if request.truncate_prompt_tokens is None:
             self._check_length(sum(len(message.text) for message in request.messages), "messages")
+        if len(request.messages) > self._max_model_len:  # each has a token at least; their templates would take long
+            message = f"this model's maximum context length is {self._max_model_len} tokens: there are more messages"
+            raise ApiError(400, message, param="messages", code="context_length_exceeded")
         prompt = Prompt(await self.render(request, offer))
         return self._truncate(prompt, request.truncate_prompt_tokens, max_tokens or 1)
 

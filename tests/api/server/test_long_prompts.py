@@ -49,9 +49,10 @@ def service(text: TextModel) -> Any:
     info = SimpleNamespace(max_model_len=10**6, vocab_size=10**6)
     prompter = Prompter(text, 10**6, ServerSettings())
     model = SimpleNamespace(engine=SimpleNamespace(info=info), text=text, prompter=prompter)
-    return SimpleNamespace(find=lambda name: model, prompter=prompter)
+    return SimpleNamespace(find=lambda name: model, check_use=lambda name, exchange: None, prompter=prompter)
 
 
+REQUEST: Any = SimpleNamespace(scope={"state": {"exchange": None}})
 MESSAGES = [{"role": "user", "content": LONG}]
 WAYS: dict[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {
     "completion": lambda s: s.prompter.completion(CompletionRequest(prompt=LONG)),
@@ -59,9 +60,13 @@ WAYS: dict[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {
     "truncated": lambda s: s.prompter.completion(CompletionRequest(prompt=LONG, truncate_prompt_tokens=5)),
     "chat": lambda s: s.prompter.chat(ChatRequest(messages=MESSAGES), 5),
     "tgi": lambda s: s.prompter.plain(LONG, field="inputs"),
-    "tokenize": lambda s: tokenize.fn(data=TokenizeRequest(prompt=LONG, return_token_strs=True), service=s),
-    "tokenize a conversation": lambda s: tokenize.fn(data=TokenizeRequest(messages=MESSAGES), service=s),
-    "tokenize with offsets": lambda s: tokenize.fn(data=TokenizeRequest(inputs=LONG), service=s),
+    "tokenize": lambda s: tokenize.fn(
+        request=REQUEST, data=TokenizeRequest(prompt=LONG, return_token_strs=True), service=s
+    ),
+    "tokenize a conversation": lambda s: tokenize.fn(
+        request=REQUEST, data=TokenizeRequest(messages=MESSAGES), service=s
+    ),
+    "tokenize with offsets": lambda s: tokenize.fn(request=REQUEST, data=TokenizeRequest(inputs=LONG), service=s),
 }
 
 
@@ -85,8 +90,10 @@ def test_token_texts_are_looked_up_there_too(watched: tuple[TextModel, Watched],
         threads.add(threading.current_thread())
         return token_bytes(token_id)
 
+    served = service(text)  # which looks at some tokens as it is made
     monkeypatch.setattr(text, "token_bytes", noted)
-    answer = asyncio.run(tokenize.fn(data=TokenizeRequest(prompt=LONG, return_token_strs=True), service=service(text)))
+    asked = TokenizeRequest(prompt=LONG, return_token_strs=True)
+    answer = asyncio.run(tokenize.fn(request=REQUEST, data=asked, service=served))
     assert len(answer["token_strs"]) == answer["count"] > 2_000
     assert threads
     assert threading.main_thread() not in threads
@@ -135,5 +142,13 @@ def test_long_lists_of_tokens_become_text_there(watched: tuple[TextModel, Watche
         return decode(*args, **more)
 
     text.decode = noted  # type: ignore[method-assign]
-    asyncio.run(detokenize.fn(data=DetokenizeRequest(tokens=[40] * 20_000), service=service(text)))
+    asyncio.run(detokenize.fn(request=REQUEST, data=DetokenizeRequest(tokens=[40] * 20_000), service=service(text)))
     assert threads and threading.main_thread() not in threads
+
+
+def test_more_messages_than_tokens_are_refused_before_the_template_sees_them(server: Any) -> None:
+    messages = [{"role": "user", "content": ""}] * 200_000
+    response = server.post("/v1/chat/completions", {"messages": messages, "truncate_prompt_tokens": 10})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
