@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -189,3 +191,26 @@ def test_the_format_can_be_set(serve_tiny: Callable[..., Served]) -> None:
     answer = server.post("/v1/chat/completions", {**ASKED, "tool_choice": NAMED, "seed": 2}).json()
     (call, *_) = answer["choices"][0]["message"]["tool_calls"]
     assert len(call["id"]) == 9 and is_good(call["function"]["name"], call["function"]["arguments"])
+
+
+def test_markers_that_are_special_tokens(tiny_model: Path, tmp_path: Path, serve_tiny: Callable[..., Served]) -> None:
+    """A model of Mistral's kind: the marker is a token that no text spells, and texts do not show."""
+    folder = tmp_path / "mistral"
+    shutil.copytree(tiny_model, folder)
+    tokenizer = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(tokenizer.replace("<|system|>", "[TOOL_CALLS]"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] += "{% if tools %}{{ tools | tojson }}{% endif %}{# calls begin with [TOOL_CALLS] #}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    marker = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["[TOOL_CALLS]"]
+    server = serve_tiny(config={"model": str(folder)})
+    asked = {**ASKED, "model": "mistral", "tool_choice": NAMED, "seed": 2, "return_token_ids": True}
+    choice = server.post("/v1/chat/completions", asked).json()["choices"][0]
+    (call,) = choice["message"]["tool_calls"]
+    assert choice["message"]["content"] is None and choice["token_ids"][0] == marker
+    assert len(call["id"]) == 9 and is_good(call["function"]["name"], call["function"]["arguments"])
+    free = {**asked, "tool_choice": "auto", "logit_bias": {str(marker): 100}, "max_tokens": 3}
+    content = server.post("/v1/chat/completions", free).json()["choices"][0]["message"]["content"]
+    assert content.startswith("[TOOL_CALLS]"), "what is no call is content, markup included"
+    hidden = server.post("/v1/chat/completions", {**free, "tool_choice": "none"}).json()["choices"][0]["message"]
+    assert "[TOOL_CALLS]" not in hidden["content"]
