@@ -54,11 +54,12 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    model: Path, *, step_ms: float = 0.0, log: Path | None = None, flags: tuple[str, ...] = ()
+    model: Path, *, backend: str = "null", step_ms: float = 0.0, log: Path | None = None, flags: tuple[str, ...] = ()
 ) -> Iterator[Server]:
     """Run `isotoken serve` on any free port, as a user would; its log goes to a file or nowhere."""
-    command = [*COMMAND, "serve", str(model), "--backend", "null", "--port", "0", "--served-model-name", "load"]
-    command += ["--option", f"step_ms={step_ms:g}", "--max-num-seqs", "256", *flags]
+    command = [*COMMAND, "serve", str(model), "--backend", backend, "--port", "0", "--served-model-name", "load"]
+    command += ["--option", f"step_ms={step_ms:g}"] if backend == "null" else []
+    command += ["--max-num-seqs", "256", *flags]
     with contextlib.ExitStack() as stack:
         stderr = subprocess.DEVNULL if log is None else stack.enter_context(log.open("w"))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
