@@ -4,8 +4,7 @@ First the server's capacity is found with clients that ask as fast as they are a
 times at 90% of that. The memory of both processes is looked at each second, the time to the first token and to the last
 is kept for each request. A line is fitted to the medians of nine of ten blocks of the time: its slope, with a 95%
 interval, is what the benchmark tells. With --docs the chart images/soak.svg, benchmarks/soak.json and the section of
-failures.md
-are written.
+failures.md are written.
 """
 
 from __future__ import annotations
