@@ -115,14 +115,16 @@ class RequestInFlight:
             if output.finish_reason is None:  # a stop string: the engine knows nothing of text
                 self._owner.drop(part.entry)
             self._end(part, delta.finish_reason)
-        self._spend(num_tokens)
+        if self._meter is not None:
+            self._spend(self._meter, num_tokens)
 
     def _hold(self, part: _Part, index: int, output: RequestOutput) -> None:
         """Keep what came until the end, which spares turning it into text piece by piece."""
         self._recorder.tokens(index, len(output.token_ids), output.num_cached_tokens)
         part.held = joined(part.held, output)
         self._start(part)
-        self._spend(len(output.token_ids))
+        if self._meter is not None:
+            self._spend(self._meter, len(output.token_ids))
 
     def fail(self, error: str) -> None:
         """The engine failed on one of the choices: the request is over."""
@@ -138,8 +140,8 @@ class RequestInFlight:
     def _expire(self) -> None:
         self._cut(FinishReason.TIMEOUT)
 
-    def _spend(self, num_tokens: int) -> None:
-        if self._meter is not None and num_tokens and self._meter(num_tokens):
+    def _spend(self, meter: Meter, num_tokens: int) -> None:
+        if num_tokens and meter(num_tokens):
             self._cut_by = METERED
             self._cut(FinishReason.LENGTH)
 
