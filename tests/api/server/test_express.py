@@ -26,7 +26,7 @@ CONTENTS: list[tuple[str, Any]] = [
     (COMPLETION, {"prompt": "x", "temperature": "hot"}),
     (COMPLETION, {"prompt": "x", "best_of": 3}),
     (COMPLETION, {"prompt": "x", "model": "other"}),
-    (COMPLETION, {"prompt": "x", "guided_json": {}}),
+    (COMPLETION, {"prompt": "x", "guided_json": {}, "seed": 7}),
     (COMPLETION, {}),
     (COMPLETION, b"{"),
     (COMPLETION, b""),
