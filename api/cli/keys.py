@@ -39,11 +39,11 @@ def create(
         list[str], typer.Option(metavar="PATH", help="It is good for, such as /v1/*. Repeatable. None: all.")
     ] = [],  # noqa: B006
     expires: Annotated[str, typer.Option(metavar="WHEN", help="90d, 12h, or 2030-01-31. Empty: never.")] = "",
-    requests_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Beyond: 429.", min=1)] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Prompt and output.", min=1)] = None,
-    max_concurrency: Annotated[int | None, typer.Option(metavar="N", help="Requests at once.", min=1)] = None,
-    max_context: Annotated[int | None, typer.Option(metavar="N", help="Tokens, prompt and output.", min=1)] = None,
-    max_output: Annotated[int | None, typer.Option(metavar="N", help="Tokens of an answer.", min=1)] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Beyond: 429.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Prompt and output.")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(metavar="N", help="Requests at once.")] = None,
+    max_context: Annotated[int | None, typer.Option(metavar="N", help="Tokens, prompt and output.")] = None,
+    max_output: Annotated[int | None, typer.Option(metavar="N", help="Tokens of an answer.")] = None,
     priority: Annotated[int, typer.Option(metavar="N", help="Lower runs first.")] = 0,
     weight: Annotated[float, typer.Option(metavar="W", help="Share beside other tenants.")] = 1.0,
     admin: Annotated[bool, typer.Option("--admin", metavar="", help="It may use /admin.")] = False,
