@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .errors import ParameterError
 from .template_budget import BudgetedEnvironment
+from .template_shape import is_plain
 
 CUT = "\N{INVISIBLE SEPARATOR}cut here\N{INVISIBLE SEPARATOR}"  # marks the end of a message that is to be continued
 
 Message = Mapping[str, Any]
+E = TypeVar("E", bound=ImmutableSandboxedEnvironment)
 
 
 class ChatTemplate:
@@ -28,9 +31,15 @@ class ChatTemplate:
         self.source = source
         self._special_tokens = dict(special_tokens)
         try:
-            self._environment = _environment()
-            self._environment.open_budget()
-            self._template = self._environment.from_string(source)
+            plain = _equipped(ImmutableSandboxedEnvironment(**_SETTINGS))
+            self._template: jinja2.Template
+            self._budget: BudgetedEnvironment | None = None
+            if is_plain(source, plain.parse(source)):
+                self._template = plain.from_string(source)
+            else:
+                self._budget = BudgetedEnvironment(**_SETTINGS)
+                self._budget.open_budget()
+                self._template = _equipped(self._budget).from_string(source)
         except (jinja2.TemplateError, RecursionError) as error:
             raise ParameterError("chat_template", source, f"a valid Jinja template ({error})") from error
 
@@ -54,7 +63,8 @@ class ChatTemplate:
             conversation[-1]["content"] += CUT + " "
         variables: dict[str, Any] = {"tools": None, "documents": None, **self._special_tokens}
         variables |= {"messages": conversation, "add_generation_prompt": add_generation_prompt}
-        self._environment.open_budget(_num_characters(conversation), len(conversation))
+        if self._budget is not None:
+            self._budget.open_budget(_num_characters(conversation), len(conversation))
         try:
             prompt = self._template.render(**{**(template_kwargs or {}), **_given(variables, template_kwargs)})
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
@@ -129,9 +139,19 @@ def _num_characters(conversation: Sequence[Message]) -> int:
     return sum(len(each) for message in conversation for each in message.values() if isinstance(each, str))
 
 
-def _environment() -> BudgetedEnvironment:
-    environment = BudgetedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.add_filter("tojson", _tojson)
+_SETTINGS: dict[str, Any] = {
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "extensions": (_Generation, loopcontrols),
+}
+
+
+def _equipped(environment: E) -> E:
+    """Add what published templates call."""
+    if isinstance(environment, BudgetedEnvironment):
+        environment.add_filter("tojson", _tojson)
+    else:
+        environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment

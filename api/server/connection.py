@@ -104,8 +104,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(**uvicorns)
         self._all = connections
         self._limits = connections.limits
+        self._max_headers = connections.limits.max_headers
         self._phase = Phase.HEAD
-        self.since = self.loop.time()  # when the phase began
+        self._now = self.since = self.loop.time()  # of the last bytes; when the phase began
         self._num_bytes = 0  # of this request
         self._is_refused = False
 
@@ -131,6 +132,7 @@ class Connection(HttpToolsProtocol):
         if self._is_refused:
             return
         self._unset_keepalive_if_required()
+        self._now = self.loop.time()
         if self._phase is Phase.NOTHING and self.is_idle:
             self._enter(Phase.HEAD)
         self._num_bytes += len(data)
@@ -157,10 +159,14 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, or one of the trailers of a body."""
-        if len(self.headers) >= self._limits.max_headers:
-            self.refuse(431, f"more than {self._limits.max_headers} headers", "headers_too_large")
+        headers = self.headers
+        if len(headers) >= self._max_headers:
+            self.refuse(431, f"more than {self._max_headers} headers", "headers_too_large")
             raise Refused
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Take a request on, unless its head is too large."""
@@ -201,7 +207,7 @@ class Connection(HttpToolsProtocol):
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
-        self.since = self.loop.time()
+        self.since = self._now
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + _HEADER_MARKS for name, value in self.headers)

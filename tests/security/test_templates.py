@@ -8,6 +8,9 @@ import threading
 import pytest
 from isotoken.api.chat_template import ChatTemplate
 from isotoken.api.errors import ParameterError
+from isotoken.api.template_shape import is_plain
+from isotoken.models import BUILTIN
+from jinja2 import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 pytestmark = pytest.mark.timeout(60)  # for what hangs
@@ -169,6 +172,41 @@ def test_a_budget_changes_no_prompt(source: str) -> None:
     variables = {"messages": MESSAGES, "eos_token": "</s>", "add_generation_prompt": True}
     expected = plain.from_string(source).render(**variables)
     assert ChatTemplate(source, {"eos_token": "</s>"}).render(MESSAGES) == expected
+
+
+@pytest.mark.parametrize("kind", EXHAUSTIONS)
+def test_no_template_that_never_ends_is_taken_for_a_plain_one(kind: str) -> None:
+    try:
+        tree = ImmutableSandboxedEnvironment().parse(EXHAUSTIONS[kind])
+    except (TemplateSyntaxError, RecursionError):
+        return
+    assert not is_plain(EXHAUSTIONS[kind], tree)
+
+
+@pytest.mark.parametrize(
+    ("source", "plain"),
+    [
+        ("{% for m in messages %}{{ m.role + ': ' + (m.content | trim) }}{% endfor %}", True),
+        ("{% if messages[0]['role'] == 'system' %}{% set s = messages[0].content.strip() %}{% endif %}{{ s }}", True),
+        ("{% for m in messages %}{% for n in messages %}{{ n.content }}{% endfor %}{% endfor %}", False),
+        ("{% for m in messages %}{{ messages }}{% endfor %}", False),
+        ("{% set s = 'a' %}{% for m in messages %}{% set s = s + s %}{% endfor %}", False),
+        ("{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}", False),
+        ("{% set s = messages[0].content %}{% for c in s %}much{% endfor %}", False),
+        ("{% set messages = messages[0].content %}{% for c in messages %}much{% endfor %}", False),
+        ("{% for i in range(99999) %}{% endfor %}", False),
+        ("{{ messages[0].content }}" * 61, False),
+    ],
+)
+def test_a_plain_template_does_little_for_each_message(source: str, plain: bool) -> None:
+    assert is_plain(source, ImmutableSandboxedEnvironment().parse(source)) == plain
+
+
+def test_the_built_in_models_templates_are_plain() -> None:
+    """So that a budget costs them nothing."""
+    for folder in BUILTIN.values():
+        source = (folder / "chat_template.jinja").read_text()
+        assert is_plain(source, ImmutableSandboxedEnvironment().parse(source))
 
 
 def test_what_a_message_says_is_not_a_template() -> None:
