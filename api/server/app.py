@@ -53,7 +53,7 @@ ROUTES: Sequence[Any] = (
 class Application(Litestar):
     """Litestar, observed from outside: answers to unknown routes have ids and are counted too."""
 
-    __slots__ = ("_express", "_observed", "_stages")
+    __slots__ = ("_express", "_observed", "_paths", "_stages")
 
     def observe(self, service: Served) -> None:
         """Let every request pass by the observer, and those of the busy routes take the short way."""
@@ -62,6 +62,7 @@ class Application(Litestar):
             Express("/v1/chat/completions", ChatRequest, answer_chat, service),
         )
         self._express: dict[str, ASGIApp] = {way.path: way for way in ways}
+        self._paths = frozenset(route.path for route in self.routes)
         self._stages = service.stages
         self._observed = Observer(self._dispatch, service.metrics, service.stages)
 
@@ -70,6 +71,8 @@ class Application(Litestar):
             try:
                 await self._stages.gate.enter(Exchange.of(scope))
             except Exception as error:
+                if scope["path"] in self._paths:
+                    scope["path_template"] = scope["path"]  # nobody else will say which route it was for
                 await send_error(error, scope, receive, send)
                 return
         express = self._express.get(scope["path"]) if scope.get("method") == "POST" else None

@@ -30,6 +30,7 @@ def test_a_configured_server(serve: Callable[..., Any], tiny_model: Path, tmp_pa
         assert serving.stop() == 0
     assert (whole.status_code, refused.status_code) == (200, 429)
     assert re.fullmatch(r"tokenize;dur=.*, decode;dur=[\d.]+, total;dur=[\d.]+", whole.headers["server-timing"])
+    assert 'llm_requests_total{route="/v1/completions",status="429"} 1.0' in metrics
     limited = dict(re.findall(r'llm_rate_limited_total\{limit="(\w+)"\} (\S+)', metrics))
     assert limited.pop("address_concurrency") == "1.0"
     assert set(limited.values()) == {"0.0"}  # they are there, so that a first one is seen as an increase
