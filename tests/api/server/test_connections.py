@@ -151,8 +151,9 @@ def test_idle_connections_make_room_for_new_ones(strict: Any) -> None:
     before = strict.metric("llm_rejections_total", '{reason="too_many_connections"}')
     with ExitStack() as stack:
         held = [stack.enter_context(connected(strict)) for _ in range(LIMITS["max_connections"] + 2)]
-        check(rest(held[0]), 408, "too_many_connections")
         assert strict.get("/health").status_code == 200
+        answers = [rest(connection) for connection in held]
+    assert sum(b"too_many_connections" in answer for answer in answers) >= 2
     assert strict.metric("llm_rejections_total", '{reason="too_many_connections"}') >= before + 2
 
 
