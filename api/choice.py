@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .text import TextModel
 
 
+_NO_STOPS = StopStrings(())  # keeps nothing, so that one is enough
+
+
 @dataclass(slots=True, kw_only=True)
 class TextDelta:
     """What one step brought to one choice."""
@@ -34,7 +37,7 @@ class Choice:
         self._detokenizer = text.detokenizer(
             skip_special_tokens=params.skip_special_tokens, shown=params.shown_special_tokens
         )
-        self._stops = StopStrings(params.stop, include=params.include_stop_str_in_output)
+        self._stops = StopStrings(params.stop, include=params.include_stop_str_in_output) if params.stop else _NO_STOPS
         self.num_tokens = 0
         self.finish_reason: FinishReason | None = None
 
@@ -43,6 +46,8 @@ class Choice:
 
         When `finish_reason` is set here but not in the output, the engine does not know yet: abort the request there.
         """
+        if not self._params.stop:
+            return self._pass_on(output)
         pieces: list[str] = []
         last = len(output.token_ids) - 1
         for i, token_id in enumerate(output.token_ids):
@@ -57,8 +62,29 @@ class Choice:
         if stop is not None:
             return self._end(output, pieces, last + 1, FinishReason.STOP, stop)
         pieces.append(self._stops.flush())
-        stop_token = None if output.stop_token_id in self._eos else output.stop_token_id
-        return self._end(output, pieces, last + 1, output.finish_reason, stop_token)
+        return self._end(output, pieces, last + 1, output.finish_reason, self._stop_token(output))
+
+    def _pass_on(self, output: RequestOutput) -> TextDelta:
+        """Return the new text and tokens where there are no stop strings: nothing is looked for in them."""
+        ids = output.token_ids
+        self.num_tokens += len(ids)
+        is_hidden = output.stop_token_id is not None and not self._params.include_stop_str_in_output
+        text = self._detokenizer.extend(ids[:-1] if is_hidden else ids)
+        reason = output.finish_reason
+        if reason is None:
+            return TextDelta(text=text, token_ids=ids, logprobs=output.logprobs)
+        self.finish_reason = reason
+        return TextDelta(
+            text=text + self._detokenizer.flush(),
+            token_ids=ids,
+            logprobs=output.logprobs,
+            finish_reason=reason,
+            stop_reason=self._stop_token(output),
+        )
+
+    def _stop_token(self, output: RequestOutput) -> int | None:
+        """Return the stop token that ended it; none for an end of sequence."""
+        return None if output.stop_token_id in self._eos else output.stop_token_id
 
     def _show(self, text: str, pieces: list[str]) -> str | None:
         """Add what may be shown to the pieces. Returns the stop string that it completes."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space
 MAX_ID = 2**31  # beyond, the library raises errors of its own
+_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class Detokenizer(Protocol):
@@ -18,6 +19,10 @@ class Detokenizer(Protocol):
 
     def push(self, token_id: int) -> str:
         """Return the text that this token completes, maybe none."""
+        ...
+
+    def extend(self, token_ids: Sequence[int]) -> str:
+        """Return what these tokens complete: as `push`, one by one, and joined."""
         ...
 
     def flush(self) -> str:
@@ -80,7 +85,7 @@ class ByteDetokenizer:
         self._bytes_of = vocabulary.token_bytes
         skipped = vocabulary.special_ids if skip_special_tokens else frozenset()
         self._skipped = skipped.difference(shown) if shown else skipped
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._decode = _Utf8Decoder("replace").decode
         # Some tokenizers put a space before a text and take it off again: where it starts, not where it goes on.
         self._strip = vocabulary.strip_start if at_start else 0
         self._drop_marks = vocabulary.drops_first_mark and at_start
@@ -93,6 +98,13 @@ class ByteDetokenizer:
         if self._drop_marks:
             data, self._drop_marks = data.lstrip(b" "), False
         return self._stripped(self._decode(data))
+
+    def extend(self, token_ids: Sequence[int]) -> str:
+        """Return what these tokens complete."""
+        if self._drop_marks:
+            return "".join([self.push(token_id) for token_id in token_ids])
+        skipped, bytes_of = self._skipped, self._bytes_of
+        return self._stripped(self._decode(b"".join([bytes_of(i) for i in token_ids if i not in skipped])))
 
     def flush(self) -> str:
         """Return what is still held."""
@@ -121,6 +133,10 @@ class WindowDetokenizer:
         if 0 <= token_id < MAX_ID:
             self._window.append(token_id)
         return self._grown(final=False)
+
+    def extend(self, token_ids: Sequence[int]) -> str:
+        """Return what these tokens complete."""
+        return "".join([self.push(token_id) for token_id in token_ids])
 
     def flush(self) -> str:
         """Return what is still held."""

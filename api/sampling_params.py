@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..core.sampling import choice_seed
 from ..core.types import DecodeParams
 from .errors import ParameterError
+from .sampling_checks import CHECKS
 from .structured.outputs import StructuredOutputs
 
-MAX_STOP_STRINGS = 64
-MAX_STOP_LENGTH = 1024  # characters
-MAX_CHOICES = 128
-MAX_ID_DIGITS = 20  # of a token id that is written as a string
 GREEDY_BELOW = 1e-5  # temperatures under this are greedy: their scores would overflow float32
 
 
@@ -55,49 +50,12 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Normalise and check every field."""
-        for name in ("stop", "bad_words"):
-            _put(self, name, _strings(name, getattr(self, name)))
-        _put(self, "stop_token_ids", _ids("stop_token_ids", self.stop_token_ids or ()))
-        if self.allowed_token_ids is not None:
-            _put(self, "allowed_token_ids", _ids("allowed_token_ids", self.allowed_token_ids))
-        _put(self, "shown_special_tokens", _ids("shown_special_tokens", self.shown_special_tokens or ()))
-        _put(self, "structured_outputs", StructuredOutputs.of(self.structured_outputs))
-        _put(self, "logit_bias", _biases(self.logit_bias or {}))
-        _put(self, "top_k", 0 if self.top_k == -1 else self.top_k)
-        self._check_numbers()
-        self._check_lists()
-
-    def _check_numbers(self) -> None:
-        if self.max_tokens is not None:
-            _integer("max_tokens", self.max_tokens, 0)
-        _integer("min_tokens", self.min_tokens, 0)
+        for name, default, normal in _FIELDS:
+            value = getattr(self, name)
+            if value is not default:  # what was left out is as it should be
+                object.__setattr__(self, name, normal(name, value))  # frozen for everybody else
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ParameterError("min_tokens", self.min_tokens, f"at most max_tokens, which is {self.max_tokens}")
-        _number("temperature", self.temperature, 0, math.inf)
-        _integer("top_k", self.top_k, 0, allowed="-1 or 0 (off), or an integer of at least 1")
-        _number("top_p", self.top_p, 0, 1, above=True)
-        _number("min_p", self.min_p, 0, 1)
-        if self.seed is not None:
-            _integer("seed", self.seed, -(2**63), 2**64 - 1, allowed="an integer of 64 bits, or null")
-        _number("presence_penalty", self.presence_penalty, -2, 2)
-        _number("frequency_penalty", self.frequency_penalty, -2, 2)
-        _number("repetition_penalty", self.repetition_penalty, 0, math.inf, above=True)
-        _integer("n", self.n, 1, MAX_CHOICES)
-        for name in ("logprobs", "prompt_logprobs"):
-            if getattr(self, name) is not None:
-                _integer(name, getattr(self, name), -1, allowed="null (off), -1 (the whole vocabulary) or at least 0")
-
-    def _check_lists(self) -> None:
-        if len(self.stop) > MAX_STOP_STRINGS:
-            raise ParameterError("stop", len(self.stop), f"at most {MAX_STOP_STRINGS} strings")
-        for text in self.stop:
-            if len(text) > MAX_STOP_LENGTH:
-                raise ParameterError("stop", text, f"strings of at most {MAX_STOP_LENGTH} characters")
-        if self.allowed_token_ids is not None and not self.allowed_token_ids:
-            raise ParameterError("allowed_token_ids", [], "null, or at least one token id")
-        for name in ("include_stop_str_in_output", "ignore_eos", "echo", "skip_special_tokens"):
-            if not isinstance(getattr(self, name), bool):
-                raise ParameterError(name, getattr(self, name), "true or false")
 
     @property
     def grammar(self) -> str | None:
@@ -160,57 +118,9 @@ def _bad_words_ids(
     return tuple(found)
 
 
-def _put(params: SamplingParams, name: str, value: object) -> None:
-    object.__setattr__(params, name, value)  # frozen for everybody else
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _integer(name: str, value: object, low: int, high: float = math.inf, *, allowed: str = "") -> None:
-    if not (_is_integer(value) and low <= value <= high):  # type: ignore[operator]
-        bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise ParameterError(name, value, allowed or f"an integer {bounds}")
-
-
-def _number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
-    # Compared, not math.isfinite: that raises for an integer which no float can hold.
-    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    if not (good and low <= value <= high and not (above and value == low)):  # type: ignore[operator]
-        start = f"above {low:g}" if above else f"of at least {low:g}"
-        raise ParameterError(name, value, f"a number {start}" + ("" if high == math.inf else f" and at most {high:g}"))
-
-
-def _strings(name: str, value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    items = (value,) if isinstance(value, str) else value
-    good = isinstance(items, list | tuple) and all(isinstance(item, str) and item for item in items)
-    if not good:
-        raise ParameterError(name, value, "a string, or a list of strings, none of them empty")
-    return tuple(items)  # type: ignore[arg-type]
-
-
-def _ids(name: str, value: object) -> tuple[int, ...]:
-    good = isinstance(value, list | tuple | set | frozenset | range)
-    if not good or not all(_is_integer(item) and item >= 0 for item in value):  # type: ignore[attr-defined]
-        raise ParameterError(name, value, "a list of token ids")
-    return tuple(value)  # type: ignore[arg-type]
-
-
-def _biases(value: object) -> dict[int, float]:
-    if not isinstance(value, Mapping):
-        raise ParameterError("logit_bias", value, "an object from token ids to numbers")
-    biases: dict[int, float] = {}
-    for key, bias in value.items():  # JSON has string keys only
-        is_id = _is_integer(key) or (isinstance(key, str) and key.isdecimal() and len(key) <= MAX_ID_DIGITS)
-        if not is_id or int(key) < 0:
-            raise ParameterError("logit_bias", key, "token ids as keys")
-        _number("logit_bias", bias, -100, 100)
-        biases[int(key)] = float(bias)
-    return biases
-
-
 def _at_most(count: int | None, vocab_size: int) -> int | None:
     return None if count is None else min(count, vocab_size)
+
+
+_FIELDS = tuple((each.name, each.default, CHECKS[each.name]) for each in fields(SamplingParams))
+"""Of each: its name, its default, and what checks another value and returns it as it is kept."""

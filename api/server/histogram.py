@@ -37,9 +37,11 @@ class Histogram(Collector):
         if counts is None:
             counts = self._counts[label] = self._none()
             self.sums[label] = 0.0
-        bounds, total = self._bounds, 0.0
+        bounds, total, before, place = self._bounds, 0.0, None, 0
         for value in values:
-            counts[bisect_left(bounds, value)] += 1
+            if value != before:  # tokens that came together are told the same
+                before, place = value, bisect_left(bounds, value)
+            counts[place] += 1
             total += value
         self.sums[label] += total
 

@@ -11,7 +11,7 @@ from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
 from ... import __version__
-from ..sampling_params import MAX_STOP_STRINGS
+from ..sampling_checks import MAX_STOP_STRINGS
 from .disconnect import UntilDisconnect
 from .documentation import answers
 from .errors import ApiError, failure_of
