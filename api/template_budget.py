@@ -12,12 +12,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import wraps
 from itertools import chain
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
+
+B = TypeVar("B", nodes.For, nodes.Macro, nodes.CallBlock)  # what has a body
 
 ITERATION, CALL = 50, 100  # in characters: what takes about as long to make
 BASE = 20_000_000  # for a template whatever it is given: below a second
@@ -63,7 +66,7 @@ class BudgetedEnvironment(ImmutableSandboxedEnvironment):
         if left < 0:
             raise BudgetError("it does too much: more loops, calls or text than a chat template needs")
 
-    def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a function or method for a template."""
         method = getattr(obj, "__wrapped__", obj)  # the sandbox wraps format
         owner = getattr(method, "__self__", None)
@@ -199,10 +202,10 @@ class _Meter(NodeTransformer):
             node.iter = _filter(cast("nodes.Expr", node.iter), _EACH)
         return node
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:
         return self._priced(node)
 
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.CallBlock:
         return self._priced(node)
 
     def visit_Operand(self, node: nodes.Operand) -> nodes.Node:
@@ -221,7 +224,7 @@ class _Meter(NodeTransformer):
         self.generic_visit(node)
         return _filter(nodes.List(node.nodes, lineno=node.lineno), _CONCAT)
 
-    def _priced(self, node: Any, each: int = ITERATION) -> Any:
+    def _priced(self, node: B, each: int = ITERATION) -> B:
         """Charge each round for itself and for the text that stands in it."""
         self.generic_visit(node)
         price = each + sum(len(text.data) for text in node.find_all(nodes.TemplateData))

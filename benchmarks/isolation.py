@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
@@ -58,10 +59,8 @@ def serving(model: str, backend: str) -> Iterator[tuple[str, dict[str, str]]]:
         url = f"sqlite:///{Path(folder) / 'keys.db'}"
         store = connect(StoreSettings(url=url))
         store.prepare_now()
-        keys = {
-            tenant: store.call(lambda connection, tenant=tenant: create_key(connection, KeyRequest(tenant=tenant)))[0]
-            for tenant in ("victim", "thief")
-        }
+        requests = {tenant: KeyRequest(tenant=tenant) for tenant in ("victim", "thief")}
+        keys = {tenant: store.call(partial(create_key, asked=request))[0] for tenant, request in requests.items()}
         store.close_now()
         command = [*COMMAND, "serve", model, "--backend", backend, "--port", "0", "--set", "gateway.authenticator=keys"]
         process = subprocess.Popen(

@@ -115,7 +115,7 @@ class _YamlReader:
             case yaml.SequenceNode():
                 return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
         try:
-            return self._loader.construct_object(node)  # type: ignore[no-untyped-call]
+            return self._loader.construct_object(node)
         except yaml.constructor.ConstructorError:
             _fail(f"{self._document.name}:{line}", f"the tag {node.tag} is not allowed: plain values only")
 

@@ -45,7 +45,7 @@ class OutputFilters:
         if choice.ended:
             return None
         passed = choice.feed(delta)
-        if choice.ended:
+        if passed is not None and passed.finish_reason is not None:
             self._told(choice.chain.findings)
         return passed
 

@@ -106,7 +106,8 @@ class _Group:
 
     def count(self, field: str) -> float:
         """Return a counter of all engines that there ever were."""
-        return self._retired.get(field, 0) + sum(getattr(engine.stats, field) for engine in self.engines)
+        counts = (float(getattr(engine.stats, field)) for engine in self.engines)
+        return self._retired.get(field, 0) + sum(counts)
 
     def gauges(self) -> dict[str, float]:
         """Return the value of each gauge."""

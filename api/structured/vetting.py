@@ -107,7 +107,8 @@ class Vetting:
             with contextlib.suppress(OSError):
                 process.stdin.write(pack(Trial(trial_id, grammar)))
                 await process.stdin.drain()
-            if (verdict := await answer) is not _GONE:
+            verdict: Verdict = await answer
+            if verdict is not _GONE:
                 return verdict
         return _GONE
 

@@ -67,8 +67,8 @@ def edit_logits(logits: Tensor, rows: SamplingRows) -> Tensor:
         octets = _tensor(rows.mask[limited].astype("<u4").view(np.uint8), logits)
         bits = octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=logits.device) & 1
         forbidden = bits.reshape(len(limited), -1)[:, : logits.shape[1]] == 0
-        at = _tensor(limited, logits)
-        edited[at] = edited[at].masked_fill_(forbidden, -torch.inf)
+        some = _tensor(limited, logits)
+        edited[some] = edited[some].masked_fill_(forbidden, -torch.inf)
     return edited
 
 

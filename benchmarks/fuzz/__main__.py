@@ -30,6 +30,8 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         report = fuzz(Path(name), minutes=given.minutes, seed=given.seed)
+        if failed(report):
+            print((Path(name) / "server.log").read_text()[-20_000:], file=sys.stderr)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps(report, indent=2) + "\n")
     print(summary(report))
@@ -51,7 +53,7 @@ def fuzz(
         address = urlsplit(target.url)
         assert address.hostname is not None
         assert address.port is not None
-        common = {"seed": seed, "headers": (f"Authorization: Bearer {target.key}",), "phases": phases}
+        common: dict[str, Any] = {"seed": seed, "headers": (f"Authorization: Bearer {target.key}",), "phases": phases}
         routes = fuzz_routes(
             target.url, folder, max_examples=max_examples, seconds=seconds, exclude=CHANGES_MODELS, **common
         )

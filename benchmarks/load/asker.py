@@ -152,6 +152,8 @@ async def offered(server: Server, rate: float, num_tokens: int, seconds: float, 
     while due < start + seconds:
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
+        while idle and not idle[-1].is_open:  # it was not asked for as long as the server keeps it open
+            idle.pop()
         asker = idle.pop() if idle else await _connect(server)
         outcome = Outcome(due)
         outcomes.all.append(outcome)

@@ -12,14 +12,16 @@ import time
 import tomllib
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 DESCRIPTION = Path(__file__).parent / "dashboard.toml"
@@ -57,7 +59,7 @@ def name_of(legend: str, labels: dict[str, str]) -> str:
     return legend
 
 
-def draw(prometheus: str, minutes: float, *, end: float | None = None) -> plt.Figure:
+def draw(prometheus: str, minutes: float, *, end: float | None = None) -> Figure:
     """Return the picture of the last minutes: the numbers in a line at the top, the curves below."""
     rows = tomllib.loads(DESCRIPTION.read_text("utf-8"))["row"]
     panels = [panel for row in rows for panel in row["panel"]]
@@ -66,7 +68,7 @@ def draw(prometheus: str, minutes: float, *, end: float | None = None) -> plt.Fi
     end = end or time.time()
     lines = -(-len(curves) // ACROSS)
     figure = plt.figure(figsize=(4.6 * ACROSS, 2.5 * lines + 1), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 2.5 * lines])
+    top, bottom = cast("Sequence[Any]", figure.subfigures(2, 1, height_ratios=[1, 2.5 * lines]))
     _fill(top.subplots(1, len(numbers)), numbers, prometheus, end, minutes)
     _fill(bottom.subplots(lines, ACROSS), curves, prometheus, end, minutes)
     return figure
