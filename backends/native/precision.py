@@ -37,8 +37,8 @@ VERIFY_COSTS = {
 """Of one more token in a step, in parts of a step of one token (RunnerInfo.verify_cost), by the form of weights.
 
 Measured by benchmarks.speculation on AVX-512 and AMX; float32 and 8 bits in groups are estimates. Of bfloat16 a line
-through 1 to 8 tokens says 0.03, most of it in one stair from 3 tokens to 4, behind which more cost nearly nothing; so
-0.02 gains more than 0.03 or 0.05 do, at every rate of right guesses. Of w4a8 it says 0.17, and 0.09 up to 5 tokens."""
+through 1 to 8 tokens says 0.03, most of it in one stair from 3 tokens to 4, behind which more cost nearly nothing; one
+round with 0.02 gained more than one with 0.05, so it stays. Of w4a8 it says 0.17, and 0.09 up to 5 tokens."""
 
 GROUPED = (kernels.FORM_I8_GROUPS, kernels.FORM_I4_GROUPS, kernels.FORM_I4_A8)
 GROUP = 32  # inputs that share a scale

@@ -22,7 +22,7 @@ REAL = os.environ.get("ISOTOKEN_GENAI_PYTHON", "")
 
 sys.path.append(str(ROOT))
 from benchmarks.peers.compare import Comparison, Round  # noqa: E402
-from benchmarks.peers.genai_peer import Genai, convert  # noqa: E402
+from benchmarks.peers.genai_peer import BATCHES, Genai, convert  # noqa: E402
 from benchmarks.peers.process import Way  # noqa: E402
 from benchmarks.peers.report import checks, table, write_json  # noqa: E402
 
@@ -88,7 +88,7 @@ def test_variations_spin_in_every_way_and_change_nothing_else(peer: Genai) -> No
 def test_threads_spinning_pruning_and_batches_reach_the_library(peer: Genai, folder: Path) -> None:
     def options() -> dict[str, object]:
         values = json.loads((folder / "log.json").read_text())
-        assert values["engine"]["static_batching"]["max_batch_size"] >= 64
+        assert values["engine"]["static_batching"]["max_batch_size"] == max(BATCHES)
         found: dict[str, object] = values["model"]["decoder"]["session_options"]
         return found
 
