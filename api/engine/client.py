@@ -152,7 +152,8 @@ class AsyncEngine:
         decode_params = prepare(prompt_ids, params, self.info, self.text, max_logprobs=self.limits.max_logprobs)
         self._admission.admit(params.n, len(prompt_ids))
         self._idle.clear()
-        timeout = min((t for t in (deadline_s, self.limits.request_timeout_s) if t is not None), default=None)
+        limit = self.limits.request_timeout_s
+        timeout = limit if deadline_s is None else deadline_s if limit is None else min(deadline_s, limit)
         whole = whole and not params.stop  # a stop string may end a choice at any token
         recorder = Recorder(request_id, self.info.model, len(prompt_ids), params.n)
         choices = [

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ...core.types import FinishReason, RequestOutput, StepStats
@@ -263,14 +263,17 @@ class Supervisor:
             self._send(self._replay.remove(entry))
         elif output.token_ids:
             paused, entries = self._replay.progressed(entry)
-            self._recall(paused)
-            self._send(entries)
+            if paused or entries:
+                self._recall(paused)
+                self._send(entries)
         if output.finish_reason is FinishReason.ERROR:
             self._listener.on_failure(entry, output.error or "the engine failed on this request")
         else:
             self._listener.on_output(entry, output)
 
-    def _send(self, entries: Iterable[Entry]) -> None:
+    def _send(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
         now = time.monotonic()
         for entry in entries:
             assert self._process is not None

@@ -12,8 +12,10 @@ from litestar.params import JSONBody
 from litestar.types import ASGIApp, Receive, Scope
 
 from ..engine import GenerationDelta
+from ..errors import ParameterError
 from .chunks import Chunks
 from .documentation import answers
+from .errors import renamed
 from .exchange import Exchange
 from .generation import Choice, Generation
 from .logprobs import chat_logprobs, prompt_logprobs
@@ -21,7 +23,7 @@ from .openai_answers import ChatResponse
 from .openai_routes import respond, submit
 from .openai_schemas import ChatRequest
 from .requests import RequestContext, context_of
-from .sampling import chat_names, chat_params, named
+from .sampling import chat_names, chat_params
 from .served import ServedModel
 from .service import Served, Service
 from .sse import DONE, encode
@@ -55,7 +57,8 @@ async def answer_chat(scope: Scope, receive: Receive, data: ChatRequest, service
     async def generate(model: ServedModel, tweak: Tweak) -> Generation:
         asked = model.prompter.asked(data)
         params = tweak(chat_params(data, model.default_params, asked))
-        await vet(model, params, exchange)
+        if params.structured_outputs is not None:
+            await vet(model, params, exchange)
         started = time.monotonic()
         prompt = await model.prompter.chat(data, params.max_tokens, asked.offer)
         exchange.timings["tokenize"] = time.monotonic() - started
@@ -63,8 +66,10 @@ async def answer_chat(scope: Scope, receive: Receive, data: ChatRequest, service
         generation.offer = asked.offer
         return generation
 
-    with named(chat_names(data)):
+    try:
         model, generation = await service.answer(exchange, model, data, generate)
+    except ParameterError as error:
+        raise renamed(error, chat_names(data)) from error
     form = ChatForm(data, generation, context, model)
     return await respond(service, scope, receive, form, generation, stream=data.stream)
 

@@ -12,9 +12,10 @@ from litestar.params import JSONBody
 from litestar.types import ASGIApp, Receive, Scope
 
 from ..engine import GenerationDelta
+from ..errors import ParameterError
 from .chunks import Chunks
 from .documentation import answers
-from .errors import ApiError
+from .errors import ApiError, renamed
 from .exchange import Exchange
 from .generation import Choice, Generation, Prompt
 from .logprobs import LegacyLogprobs, prompt_logprobs
@@ -22,7 +23,7 @@ from .openai_answers import CompletionResponse
 from .openai_routes import respond, submit
 from .openai_schemas import CompletionRequest
 from .requests import RequestContext, context_of
-from .sampling import completion_params, named
+from .sampling import completion_params
 from .served import ServedModel
 from .service import Served, Service
 from .sse import DONE, encode
@@ -54,15 +55,18 @@ async def complete(scope: Scope, receive: Receive, data: CompletionRequest, serv
 
     async def generate(model: ServedModel, tweak: Tweak) -> Generation:
         params = tweak(completion_params(data, model.default_params))
-        await vet(model, params, exchange)
+        if params.structured_outputs is not None:
+            await vet(model, params, exchange)
         started = time.monotonic()
         prompts = await model.prompter.completion(data)
         exchange.timings["tokenize"] = time.monotonic() - started
         _check_together(data, prompts, params.n, model, service)
         return await submit(service, exchange, model, data, context, prompts, params)
 
-    with named({} if data.prompt_logprobs is not None else {"prompt_logprobs": "echo"}):
+    try:
         model, generation = await service.answer(exchange, model, data, generate)
+    except ParameterError as error:
+        raise renamed(error, {} if data.prompt_logprobs is not None else {"prompt_logprobs": "echo"}) from error
     form = CompletionForm(data, generation, context, model)
     return await respond(service, scope, receive, form, generation, stream=data.stream)
 
@@ -78,8 +82,8 @@ def _check_together(
             f"{len(prompts)} prompts with n = {n} are more than the {room} answers that this server ever has in hand"
         )
         raise ApiError(400, message, param="prompt")
-    num_tokens = n * sum(len(prompt.token_ids) for prompt in prompts)
-    if len(prompts) > 1 and num_tokens > limits.max_waiting_prompt_tokens:
+    num_tokens = 0 if len(prompts) == 1 else n * sum(len(prompt.token_ids) for prompt in prompts)
+    if num_tokens > limits.max_waiting_prompt_tokens:
         message = (
             f"{len(prompts)} prompts with n = {n} have {num_tokens} tokens, and this server lets "
             f"{limits.max_waiting_prompt_tokens} wait: send them in several requests"
@@ -107,15 +111,19 @@ class CompletionForm:
             generation.text_only()
         self._leads = self._echoes() if data.echo else []
         self._started = [False] * generation.num_choices
-        self._logprobs = [
-            LegacyLogprobs(
-                model.text,
-                as_ids=data.return_tokens_as_token_ids,
-                skip_special_tokens=data.skip_special_tokens,
-                echo=data.echo,
-            )
-            for _ in range(generation.num_choices)
-        ]
+        self._logprobs = (
+            [
+                LegacyLogprobs(
+                    model.text,
+                    as_ids=data.return_tokens_as_token_ids,
+                    skip_special_tokens=data.skip_special_tokens,
+                    echo=data.echo,
+                )
+                for _ in range(generation.num_choices)
+            ]
+            if self._wants_logprobs
+            else []
+        )
         self._envelope = {
             "id": context.id,
             "object": "text_completion",

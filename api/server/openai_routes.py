@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class Form(Protocol):
         ...
 
 
-async def submit(
+def submit(
     service: Service,
     exchange: Exchange,
     model: ServedModel,
@@ -41,9 +41,9 @@ async def submit(
     context: RequestContext,
     prompts: list[Prompt],
     params: SamplingParams,
-) -> Generation:
+) -> Awaitable[Generation]:
     """Hand a request to the engine."""
-    return await service.submit(
+    return service.submit(
         exchange,
         model,
         prompts,

@@ -11,7 +11,9 @@ from ..text import SamplingParams
 from .errors import renamed
 from .openai_schemas import ChatRequest, CompletionRequest
 from .schemas import SAMPLING_FIELDS, SamplingFields
-from .structured import Asked, asked_of
+from .structured import Asked, form_of
+
+_SAMPLING_FIELDS = frozenset(SAMPLING_FIELDS)
 
 
 @contextmanager
@@ -25,21 +27,21 @@ def named(names: Mapping[str, str]) -> Iterator[None]:
 
 def completion_params(request: CompletionRequest, defaults: Mapping[str, Any]) -> SamplingParams:
     """Return what a completion asks for. Echo with logprobs scores the prompt."""
-    fields = {**defaults, **_given(request)}
+    fields = _given(request, defaults)
     if "max_tokens" in request.model_fields_set:
         fields["max_tokens"] = request.max_tokens
-    scored = [n for n in (request.prompt_logprobs, request.logprobs if request.echo else None) if n is not None]
+    scored = request.prompt_logprobs
+    if request.echo and request.logprobs is not None:
+        both = (request.logprobs, request.logprobs if scored is None else scored)
+        scored = -1 if -1 in both else max(both)  # -1: the whole vocabulary
     return SamplingParams(
-        **fields,
-        structured_outputs=asked_of(request).outputs(),
-        logprobs=request.logprobs,
-        prompt_logprobs=-1 if -1 in scored else max(scored, default=None),  # -1: the whole vocabulary
+        **fields, structured_outputs=form_of(request), logprobs=request.logprobs, prompt_logprobs=scored
     )
 
 
 def chat_params(request: ChatRequest, defaults: Mapping[str, Any], asked: Asked) -> SamplingParams:
     """Return what a chat completion asks for; with no max_completion_tokens, as many as the context has room for."""
-    fields = {"max_tokens": None, **defaults, **_given(request)}
+    fields = _given(request, {"max_tokens": None, **defaults})
     limits = [limit for limit in (request.max_completion_tokens, request.max_tokens) if limit is not None]
     if limits:
         fields["max_tokens"] = limits[0]
@@ -58,7 +60,9 @@ def chat_names(request: ChatRequest) -> dict[str, str]:
     return {"max_tokens": limit, "logprobs": "top_logprobs", "prompt": "messages"}
 
 
-def _given(request: SamplingFields) -> dict[str, Any]:
-    """Return the fields that were given: the others are for SamplingParams, or the model's defaults, to say."""
-    given = request.model_fields_set
-    return {name: getattr(request, name) for name in SAMPLING_FIELDS if name in given}
+def _given(request: SamplingFields, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that were given, over defaults: the others are for SamplingParams to say."""
+    fields = dict(defaults)
+    for name in request.model_fields_set & _SAMPLING_FIELDS:
+        fields[name] = getattr(request, name)
+    return fields

@@ -71,11 +71,18 @@ class RequestModel(BaseModel):
         """Drop nulls and refuse what would silently be ignored although it changes the answer."""
         if not isinstance(body, dict):
             return body
+        if not body.keys().isdisjoint(cls.unsupported.keys()):
+            cls._refuse(body)
+        if None not in body.values():
+            return body
+        return {name: value for name, value in body.items() if value is not None}
+
+    @classmethod
+    def _refuse(cls, body: Mapping[str, Any]) -> None:
         for name, neutral in cls.unsupported.items():
             value = body.get(name)
             if value is not None and not any(type(value) is type(other) and value == other for other in neutral):
                 raise ApiError(400, f"{name} is not supported by this server", param=name, code="unsupported_parameter")
-        return {name: value for name, value in body.items() if value is not None}
 
 
 class StreamOptions(RequestModel):
@@ -85,6 +92,9 @@ class StreamOptions(RequestModel):
         default=False, description="usage: null in each chunk, and one last chunk with the usage."
     )
     continuous_usage_stats: bool = Field(default=False, description="The usage so far in each chunk.")
+
+
+_NO_OPTIONS = StreamOptions()
 
 
 class SamplingFields(RequestModel):
@@ -136,7 +146,7 @@ class SamplingFields(RequestModel):
     user: str = Field(default="", max_length=512, description="Your user, who stays with one arm of an experiment.")
     cache_salt: str = Field(default="", max_length=1024, description="Prefix caches are shared among equal salts only.")
     stream: bool = False
-    stream_options: StreamOptions = Field(default_factory=StreamOptions)
+    stream_options: StreamOptions = Field(default_factory=lambda: _NO_OPTIONS)
 
     @model_validator(mode="after")
     def _check_together(self) -> SamplingFields:

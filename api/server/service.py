@@ -146,9 +146,9 @@ class Service:
         """
         if self.draining:
             raise NotReady("draining")
-        num_tokens = sum(len(prompt.token_ids) for prompt in prompts)
         meter = None
         if self.stages.ledger is not None:
+            num_tokens = sum(len(prompt.token_ids) for prompt in prompts)
             meter = await self.stages.ledger.open(exchange, model, num_tokens)
         if self.stages.gate is not None:
             with UntilDisconnect(exchange.scope, exchange.receive):
@@ -157,7 +157,8 @@ class Service:
         filters, skip = self.stages.filters, params.skip_special_tokens
         output_filter = None if filters is None else filters.output(exchange, model.text, skip_special_tokens=skip)
         limit = self.settings.limits.request_timeout_s
-        seconds = min((value for value in (deadline, limit) if value is not None), default=None)
+        seconds = limit if deadline is None else deadline if limit is None else min(deadline, limit)
+        salt = exchange.principal.cache_salt + cache_salt.encode()
         streams = []
         try:
             for prompt in prompts:
@@ -167,7 +168,7 @@ class Service:
                     request_id=f"{request_id}-{next(self._counter)}",  # clients may send an id of their own twice
                     priority=priority + exchange.principal.priority,
                     deadline_s=seconds,
-                    cache_salt=exchange.principal.cache_salt + cache_salt.encode(),
+                    cache_salt=salt,
                     whole=whole and output_filter is None,  # a filter may end it early
                     meter=meter,
                     timed=exchange.trace is not None and exchange.trace.is_recorded,

@@ -52,11 +52,6 @@ class Asked:
         return tuple(self.special[marker] for marker in self.offer.format.markers if marker in self.special)
 
 
-def asked_of(request: SamplingFields) -> Asked:
-    """Return what a request without tools asks for."""
-    return Asked(form_of(request))
-
-
 def form_of(request: SamplingFields) -> StructuredOutputs | None:
     """Return the form that a request asks for, in one of its fields. Raises ParameterError."""
     if FIELDS.isdisjoint(request.model_fields_set):
