@@ -13,6 +13,11 @@ Steps = Generator[None, None, None]
 Text = Generator[None, None, str]
 
 BLANKS = " \t\r\n"
+MAX_REREAD = 100_000
+"""Characters of one answer that are read again after what was no call. Behind that, all of it is content: an answer may
+be made of beginnings of calls, each of which would be read to the end.
+"""
+
 _CLOSING = {"{": "}", "[": "]"}
 
 
@@ -27,6 +32,7 @@ class Reader:
         self._names = names  # of the functions that may be called
         self._text = ""
         self._at = 0
+        self._num_reread = 0
         self._ended = False
         self._events: list[Event] = []
         self._blank = ""  # white space that is held back
@@ -88,6 +94,7 @@ class Reader:
                     self._at = place + len(mark)
                     return self._text[start:place], mark
             if self._ended:
+                self._num_reread += len(self._text) - start
                 raise NoCall
             yield
 
@@ -95,6 +102,8 @@ class Reader:
         """Show text up to the first of some marks, which is returned and stepped over; "" at the end."""
         while True:
             rest = self._text[self._at :]
+            if self._num_reread > MAX_REREAD:
+                marks = ()
             found = [(place, mark) for mark in marks if (place := rest.find(mark)) >= 0]
             if found:
                 place, mark = min(found)
@@ -135,6 +144,7 @@ class Reader:
 
     def give_back(self, place: int) -> None:
         """Read on from an earlier place."""
+        self._num_reread += self._at - place
         self._at = place
 
     def json_call(self, *argument_keys: str) -> Steps:

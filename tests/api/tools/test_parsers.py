@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from isotoken.api.tools.events import Arguments, CallOpened, Content
 from isotoken.api.tools.formats import DEEPSEEK, FORMATS, HERMES, LLAMA, MISTRAL, ToolFormat, format_of
+from isotoken.api.tools.reader import MAX_REREAD
 
 NAMES = {"get_weather", "add", "f"}
 Calls = list[tuple[str, str]]
@@ -215,6 +216,33 @@ def test_random_text_is_never_lost(seed: int) -> None:
         assert read(form, list(text)) == (content, calls)
         if not calls:
             assert content == text
+
+
+@pytest.mark.parametrize(
+    ("form", "beginning"),
+    [(HERMES, '<tool_call>{"a": ['), (MISTRAL, '[TOOL_CALLS][{"a": ['), (MISTRAL, "[TOOL_CALLS]f"), (LLAMA, '{"a": [')],
+)
+def test_beginnings_of_calls_cannot_keep_the_server_busy(form: ToolFormat, beginning: str) -> None:
+    """Each may go on to the end of the answer: reading all of them takes a time that grows with its length alone."""
+    text = beginning * 2000
+    parser = form.parser(NAMES)
+    looked = 0
+    peek, until = parser.peek, parser.until
+
+    def counted_peek() -> Any:
+        nonlocal looked
+        looked += 1
+        return peek()
+
+    def counted_until(*marks: str) -> Any:
+        nonlocal looked
+        looked += len(text) - parser.place
+        return until(*marks)
+
+    parser.peek, parser.until = counted_peek, counted_until  # type: ignore[method-assign]
+    events = parser.feed(text) + parser.finish()
+    assert "".join(event.text for event in events if isinstance(event, Content)) == text
+    assert looked < 5 * (MAX_REREAD + len(text))
 
 
 @pytest.mark.parametrize(
