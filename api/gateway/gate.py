@@ -66,8 +66,9 @@ class Gate:
         """Say whose request it is and let it in. Raises ApiError 401, 403 and 429, Overloaded and NotReady."""
         method, path = exchange.scope.get("method", ""), exchange.scope["path"]
         path = path.rstrip("/") or "/"  # as the router takes it
-        if self._authenticator is not None and method in ("GET", "HEAD") and self._public.may_use_route(path):
-            exchange.principal = self._public
+        if method in ("GET", "HEAD") and self._public.may_use_route(path):  # a probe is never one request too many
+            if self._authenticator is not None:
+                exchange.principal = self._public
             return
         address = self._addresses.of(exchange.scope)
         stay = Stay(exchange.principal)

@@ -108,6 +108,13 @@ def test_an_address_is_limited_whatever_keys_it_tries(serve_gated: Serve) -> Non
     assert server.client.get("/health").status_code == 200
 
 
+def test_probes_of_health_are_not_limited_even_where_nobody_asks_for_keys(serve_gated: Serve) -> None:
+    server = serve_gated({"address_limits": {"requests_per_minute": 2}})
+    statuses = [server.client.get("/v1/models").status_code for _ in range(4)]
+    assert statuses == [200, 200, 429, 429]
+    assert {server.client.get(path).status_code for path in ("/health", "/health/ready", "/health/live")} == {200}
+
+
 def test_the_queue_is_fair_and_bounded(server: Gated) -> None:
     """One tenant fills the queue and more; another's request goes with the next ones all the same."""
     many, few = limited(server), server.make(tenant="few")
