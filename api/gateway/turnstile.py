@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ class Turnstile:
         self._inside = 0  # choices at the engine
         self._mean_cost = 0.0  # of a request, smoothed
         self._mean_stay = 0.0  # seconds at the engine for each token of cost, smoothed
-        self.num_coming = 0  # requests that were let past `check` and have not asked for their turn yet
+        self._coming: Counter[str] = Counter()  # by tenant: let past `check`, and have not asked for their turn yet
         self.num_shed = 0
 
     @property
@@ -76,9 +77,19 @@ class Turnstile:
         """Choices at the engine."""
         return self._inside
 
+    def expect(self, tenant: str) -> None:
+        """Count a request that is on its way here. Those of one tenant, whose bodies may never come, stop no other's."""
+        self._coming[tenant] += 1
+
+    def expect_no_longer(self, tenant: str) -> None:
+        """It is here, or will not come."""
+        self._coming[tenant] -= 1
+        if not self._coming[tenant]:
+            del self._coming[tenant]
+
     def expected_wait(self, tenant: str, weight: float = 1.0, priority: int = 0) -> float:
         """Return how long a request of this tenant that came now would wait, in seconds."""
-        coming = self.num_coming
+        coming = self._coming[tenant]
         if not self._queue and self._inside + coming < self._capacity():
             return 0.0
         rate = self._throughput.rate or self._guessed_rate()
@@ -89,7 +100,7 @@ class Turnstile:
     def check(self, tenant: str, weight: float = 1.0, priority: int = 0) -> None:
         """Refuse a request that would wait for too long, before anything was done for it. Raises Overloaded."""
         wait = self.expected_wait(tenant, weight, priority)
-        if self._is_full and self._queue.one_too_many(tenant, weight, priority) is None:
+        if self._is_full(self._coming[tenant]) and self._queue.one_too_many(tenant, weight, priority) is None:
             self._shed("too many requests are waiting", wait)
         if wait > self._bounds.max_wait_s:
             self._shed(f"a request would wait {wait:.0f} s", wait)
@@ -148,7 +159,7 @@ class Turnstile:
 
     def _make_room(self, turn: Turn) -> None:
         """Where the queue is full, let one go of the tenant that has the most in it."""
-        if self._is_full:
+        if self._is_full():
             latest = self._queue.one_too_many(turn.tenant, turn.weight, turn.priority)
             if isinstance(latest, Turn):
                 self._queue.discard(latest)
@@ -171,10 +182,9 @@ class Turnstile:
         """Return the tokens a second of an engine that is full, before it was seen so for long enough to measure."""
         return self._capacity() / self._mean_stay if self._mean_stay else None
 
-    @property
-    def _is_full(self) -> bool:
+    def _is_full(self, num_coming: int = 0) -> bool:
         free = max(0, self._capacity() - self._inside)
-        return len(self._queue) + self.num_coming >= self._bounds.max_waiting + free
+        return len(self._queue) + num_coming >= self._bounds.max_waiting + free
 
     def _has_room(self, turn: Turn) -> bool:
         return self._inside + turn.num_choices <= self._capacity()

@@ -49,7 +49,7 @@ class Turnstiles:
             (only,) = found
             only.check(principal.tenant, principal.weight, principal.priority)
             stay.coming_to = only
-            only.num_coming += 1
+            only.expect(principal.tenant)
             return
         refusal: Overloaded | None = None
         for turnstile in found:
@@ -89,5 +89,5 @@ class Turnstiles:
 
 def _no_longer_coming(stay: Stay) -> None:
     if stay.coming_to is not None:
-        stay.coming_to.num_coming -= 1
+        stay.coming_to.expect_no_longer(stay.principal.tenant)
         stay.coming_to = None

@@ -204,9 +204,29 @@ def test_requests_on_their_way_count() -> None:
                 turnstile.check("a")
             except Overloaded:
                 continue
-            turnstile.num_coming += 1
+            turnstile.expect("a")
             let_past += 1
         assert let_past == 3
+        for _ in range(3):
+            turnstile.expect_no_longer("a")
+        turnstile.check("a")
+
+    run(test)
+
+
+def test_requests_of_one_tenant_that_never_come_stop_nobody_else() -> None:
+    """Whoever opens connections and sends no body holds no place in the queue that another tenant could have."""
+
+    async def test() -> None:
+        turnstile = Turnstile(lambda: 1, QueueBounds(max_wait_s=5.0, max_waiting=2))
+        over(turnstile, await turnstile.enter("slow", 1000.0), 1000.0)  # something to foretell from
+        for _ in range(50):
+            turnstile.expect("slow")
+        with pytest.raises(Overloaded):
+            turnstile.check("slow")
+        turnstile.check("quick")
+        assert turnstile.expected_wait("quick") == 0
+        over(turnstile, await turnstile.enter("quick", 1.0))
 
     run(test)
 
