@@ -142,15 +142,17 @@ def _moment(text: str) -> datetime | None:
     """Read a time to come: a span such as 90d, or a date. Raises BadParameter."""
     if not text:
         return None
-    if span := re.fullmatch(r"(\d{1,6})([smhdw])", text):
-        return datetime.now(UTC) + timedelta(seconds=int(span[1]) * _UNITS[span[2]])
+    now, hint = datetime.now(UTC), "'--expires'"
     try:
+        if span := re.fullmatch(r"(\d{1,6})([smhdw])", text):
+            return now + timedelta(seconds=int(span[1]) * _UNITS[span[2]])
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is no time: write 90d, 12h or 2030-01-31", param_hint="'--expires'"
-        ) from error
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is no time: write 90d, 12h or 2030-01-31", param_hint=hint) from error
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    if moment <= now:
+        raise typer.BadParameter(f"{text!r} is over: such a key would never be good", param_hint=hint)
+    return moment
 
 
 def _tell(key: Key, as_json: bool) -> None:

@@ -50,12 +50,17 @@ class Segments:
         return len(gone)
 
     def load_place(self, name: str) -> Place:
-        """Return how far the reader called `name` has come."""
+        """Return how far the reader called `name` has come: the beginning, where that is not known.
+
+        Whoever reads knows an entry again by its id. A place behind all files is of files that somebody has removed:
+        those to come begin to count anew, and would not be read.
+        """
         try:
             index, offset = (self.folder / f"{name}.place").read_text().split()
-            return Place(int(index), int(offset))
-        except (FileNotFoundError, ValueError):  # from the start: whoever reads knows an entry again by its id
+            place = Place(int(index), int(offset))
+        except (FileNotFoundError, ValueError):
             return Place()
+        return place if place.file <= self.last_index() else Place()
 
     def save_place(self, name: str, place: Place) -> None:
         """Note how far the reader called `name` has come. Raises OSError."""

@@ -60,5 +60,7 @@ def test_limits_and_rights_are_kept(isotoken) -> None:  # noqa: ANN001
 def test_times_are_read_as_people_write_them(isotoken) -> None:  # noqa: ANN001
     day = json.loads(isotoken("create", "--expires", "2031-01-31", "--json"))
     assert day["expires"] == "2031-01-31T00:00:00+00:00"
-    assert "90d" in isotoken("create", "--expires", "soon", code=2)
+    for wrong in ("soon", "999999w"):
+        assert "90d" in isotoken("create", "--expires", wrong, code=2)
+    assert "is over" in isotoken("create", "--expires", "2001-01-31", code=2)
     assert "weight" in isotoken("create", "--weight", "0", code=1)

@@ -115,6 +115,14 @@ def test_a_place_is_kept_and_forgotten(tmp_path: Path, make: Make) -> None:
     journal.close()
 
 
+def test_a_place_in_files_that_are_gone_hides_no_new_ones(tmp_path: Path, make: Make) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.append(make())
+    journal.segments.save_place("database", Place(7, 0))  # of seven files that somebody has removed
+    assert numbers(tmp_path / "j", journal.segments.load_place("database")) == [1]
+    journal.close()
+
+
 def test_two_servers_never_share_a_folder(journal: Journal) -> None:
     with pytest.raises(StoreError, match=r"ledger\.folder of its own"):
         Journal(journal.folder)

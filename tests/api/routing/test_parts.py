@@ -122,6 +122,12 @@ def test_features_of_a_huge_text_take_a_bounded_look() -> None:
     assert found.num_words <= 20_000
 
 
+def test_long_lines_are_judged_by_their_beginning() -> None:
+    """Of a line as long as a prompt the expression would take seconds, in the event loop: `f()` and many spaces."""
+    assert measure(["if a:" + " " * 15_000 + "x"]).code == 1
+    assert measure(["word " * 3_000 + "f();"]).code == 0
+
+
 def test_harder_prompts_get_more_points_and_larger_models() -> None:
     router, models = ComplexityRouter({}), ("small", "middle", "large")
     easy = measure(["Who wrote Faust?"])
