@@ -177,6 +177,8 @@ class Service:
         except BaseException:
             Generation.abandon(streams)
             raise
+        if self.stages.gate is not None:
+            self.stages.gate.watch(exchange, streams)
         return Generation(exchange, prompts, params.n, streams, self.metrics, lambda: self.draining, output_filter)
 
 
