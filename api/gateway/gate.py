@@ -185,7 +185,7 @@ class Gate:
         if stay.principal.key_id:
             buckets.append((stay.principal.key_id, stay.principal.limits))
         demands = [
-            Demand(bucket, "tokens", limits.tokens_per_minute, tokens)
+            Demand(bucket, "tokens", limits.tokens_per_minute, min(tokens, limits.tokens_per_minute))
             for bucket, limits in buckets
             if limits.tokens_per_minute is not None
         ]

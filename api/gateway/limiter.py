@@ -75,7 +75,7 @@ class MemoryLimiter:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_buckets: int = MAX_BUCKETS) -> None:
         self._clock = clock
         self._max_buckets = max_buckets
-        self._full_at: dict[str, float] = {}  # in the order of their first use: an old one is likely to be full again
+        self._full_at: dict[str, float] = {}  # the one that was not used for longest first
         self._holders: dict[str, set[str]] = {}
 
     def __len__(self) -> int:
@@ -98,10 +98,9 @@ class MemoryLimiter:
 
     def settle(self, demand: Demand, used: int) -> None:
         """Correct what was taken."""
-        now = self._clock()
-        rate = Rate(demand.limit, demand.window_s)
-        full_at = self._full_at.get(demand.name, now)
-        self._full_at[demand.name] = full_at + (used - demand.amount) * rate.interval
+        if demand.name in self._full_at:  # else it was forgotten, or counted elsewhere
+            rate = Rate(demand.limit, demand.window_s)
+            self._full_at[demand.name] += (used - demand.amount) * rate.interval
 
     def release(self, demands: Sequence[Demand], holder: str) -> None:
         """Give places back."""
@@ -130,7 +129,7 @@ class MemoryLimiter:
         if name not in self._full_at and len(self._full_at) >= self._max_buckets:
             self._make_room(now)
         rate = Rate(demand.limit, demand.window_s)
-        self._full_at[name] = rate.after(self._full_at.get(name, now), now, demand.amount)
+        self._full_at[name] = rate.after(self._full_at.pop(name, now), now, demand.amount)
 
     def _level(self, demand: Demand, now: float) -> Level:
         if demand.kind == "concurrency":
@@ -140,7 +139,7 @@ class MemoryLimiter:
         return Level(rate.remaining(full_at, now), rate.reset(full_at, now))
 
     def _make_room(self, now: float) -> None:
-        """Forget buckets that are full, which changes nothing; if there are none, the oldest tenth."""
+        """Forget buckets that are full, which changes nothing; if there are none, the tenth longest out of use."""
         for name in [name for name, full_at in self._full_at.items() if full_at <= now]:
             del self._full_at[name]
         if len(self._full_at) >= self._max_buckets:

@@ -110,9 +110,13 @@ def test_many_addresses_take_bounded_memory_and_forgive_nobody_who_is_active() -
         clock.now += 1.0
         limiter.take_now([requests(f"address-{i}", limit=60)], "x")
         assert len(limiter) <= 100
-    for i in range(1000):  # all at once: none is full again, and the oldest go
+    active = requests("active", limit=3000)
+    for i in range(1000):  # all at once: none is full again, and those out of use go
         limiter.take_now([requests(f"burst-{i}", limit=1)], "x")
+        assert limiter.take_now([active], "x").levels[0].remaining == 2999 - i
         assert len(limiter) <= 100
+    limiter.settle(requests("address-1", limit=60), 0)  # one that was forgotten
+    assert len(limiter) <= 100
     assert limiter.take_now([requests("burst-999", limit=1)], "x").refused is not None
 
 

@@ -65,6 +65,18 @@ def test_tokens_a_minute_are_reserved_and_what_was_not_used_comes_back(server: G
     assert int(refused.headers["retry-after"]) >= 1
 
 
+def test_an_answer_without_a_stated_length_keeps_others_waiting_a_minute_at_most(server: Gated) -> None:
+    """Its room is the model's whole context, many minutes' worth: no more than a full bucket is reserved for it."""
+    key = limited(server, tokens_per_minute=50)
+    body = {"model": "tiny", "prompt": "x", "max_tokens": 1500, "stream": True, "ignore_eos": True}
+    with server.client.stream("POST", "/v1/completions", json=body, headers={"x-api-key": key}) as stream:
+        pieces = stream.iter_bytes()
+        next(pieces)
+        refused = server.ask(key)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) <= 60
+
+
 def test_requests_at_once_and_a_client_that_leaves_gives_its_place_back(server: Gated) -> None:
     key = limited(server, max_concurrency=1)
     body = {"model": "tiny", "prompt": "x", "max_tokens": 1500, "stream": True, "ignore_eos": True}
