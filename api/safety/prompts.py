@@ -56,7 +56,7 @@ def _prompts(data: CompletionRequest, model: TextModel) -> Iterator[Slot]:
 
 
 def _strings(value: Any, field: str) -> Iterator[Slot]:
-    """Yield the strings in a JSON value, however deep; the keys of objects are names and stay."""
+    """Yield the strings in a JSON value, however deep, the names of members among them: templates write those too."""
     waiting = [value]
     while waiting:
         holder = waiting.pop()
@@ -66,6 +66,9 @@ def _strings(value: Any, field: str) -> Iterator[Slot]:
                 yield Slot(item, field, _item_setter(holder, key))
             elif isinstance(item, dict | list):
                 waiting.append(item)
+        if isinstance(holder, dict):  # last: a text is put back under the name that it came with
+            for name in list(holder):
+                yield Slot(name, field, _name_setter(holder, name))
 
 
 def _setter(holder: Any, name: str) -> Callable[[str], None]:
@@ -75,6 +78,15 @@ def _setter(holder: Any, name: str) -> Callable[[str], None]:
 def _item_setter(holder: Any, key: Any) -> Callable[[str], None]:
     def put(text: str) -> None:
         holder[key] = text
+
+    return put
+
+
+def _name_setter(holder: dict[str, Any], name: str) -> Callable[[str], None]:
+    def put(text: str) -> None:
+        members = [(text if key == name else key, item) for key, item in holder.items()]
+        holder.clear()
+        holder.update(members)
 
     return put
 

@@ -300,7 +300,7 @@ def test_tool_calls(safe: Served) -> None:
 
 
 def test_tools_and_calls_are_read_in_prompts(safe: Served) -> None:
-    """A secret in a tool's description, in an argument of an earlier call, or in a template's argument is seen."""
+    """A secret in a tool's description, in an argument of an earlier call or its name, or in a template's argument."""
     secret = "sk-proj-Ab3dEf6hIj9lMn2pQr5tUv8x"
     tool = {"type": "function", "function": {"name": "send", "description": f"with {secret}"}}
     call = {"id": "1", "type": "function", "function": {"name": "send", "arguments": f'{{"key": "{secret}"}}'}}
@@ -309,6 +309,8 @@ def test_tools_and_calls_are_read_in_prompts(safe: Served) -> None:
         {"messages": [{"role": "assistant", "tool_calls": [call]}, *chat(2)["messages"]]},
         {"messages": [{"role": "user", "content": say(2), "name": secret}]},
         {"chat_template_kwargs": {"documents": [{"text": secret}]}},
+        {"tools": [{"type": "function", "function": {"name": "send", "parameters": {"properties": {secret: {}}}}}]},
+        {"messages": [*chat(2)["messages"], {"role": "tool", "content": "", "result": {"all": [{secret: 1}]}}]},
     ):
         answer = safe.post("/v1/chat/completions", {**chat(2), **more})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "content_policy_violation"), answer.text
