@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -30,6 +30,20 @@ class Detokenizer(Protocol):
         ...
 
 
+class _Known(dict[int, bytes]):
+    """The bytes of the tokens that were asked for. A number without a token is not kept: a client may name any."""
+
+    def __init__(self, look_up: Callable[[int], bytes | None]) -> None:
+        self._look_up = look_up
+
+    def __missing__(self, token_id: int) -> bytes:
+        found = self._look_up(token_id)
+        if found is None:
+            return b""
+        self[token_id] = found
+        return found
+
+
 class Vocabulary:
     """The bytes of each token, for tokenizers whose text is the bytes of its tokens in a row (nearly all).
 
@@ -38,7 +52,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._cache: dict[int, bytes] = {}
+        self._known = _Known(self._look_up)
         added = tokenizer.get_added_tokens_decoder() if hasattr(tokenizer, "get_added_tokens_decoder") else {}
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         parts = _decoder_parts(tokenizer)
@@ -56,13 +70,16 @@ class Vocabulary:
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that a token stands for; none for an id without a token."""
-        known = self._cache.get(token_id)
-        if known is None:
-            token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < MAX_ID else None
-            if token is None:
-                return b""  # not kept: a client may name any number
-            known = self._cache[token_id] = self._read(token)
-        return known
+        return self._known[token_id]
+
+    @property
+    def bytes_of(self) -> Callable[[int], bytes]:
+        """What `token_bytes` says, for whoever asks often."""
+        return self._known.__getitem__
+
+    def _look_up(self, token_id: int) -> bytes | None:
+        token = self._tokenizer.id_to_token(token_id) if 0 <= token_id < MAX_ID else None
+        return None if token is None else self._read(token)
 
     def _read(self, token: str) -> bytes:
         if self._byte_level:
@@ -82,7 +99,7 @@ class ByteDetokenizer:
     def __init__(
         self, vocabulary: Vocabulary, *, skip_special_tokens: bool, at_start: bool, shown: Collection[int] = ()
     ) -> None:
-        self._bytes_of = vocabulary.token_bytes
+        self._bytes_of = vocabulary.bytes_of
         skipped = vocabulary.special_ids if skip_special_tokens else frozenset()
         self._skipped = skipped.difference(shown) if shown else skipped
         self._decode = _Utf8Decoder("replace").decode

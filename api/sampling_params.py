@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import compress
+from operator import attrgetter, is_not
 from typing import Any
 
 from ..core.sampling import choice_seed
@@ -50,10 +52,9 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Normalise and check every field."""
-        for name, default, normal in _FIELDS:
-            value = getattr(self, name)
-            if value is not default:  # what was left out is as it should be
-                object.__setattr__(self, name, normal(name, value))  # frozen for everybody else
+        given = compress(_NAMES, map(is_not, _values(self), _DEFAULTS))  # what was left out is as it should be
+        for name in tuple(given):
+            object.__setattr__(self, name, CHECKS[name](name, getattr(self, name)))  # frozen for everybody else
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ParameterError("min_tokens", self.min_tokens, f"at most max_tokens, which is {self.max_tokens}")
 
@@ -73,11 +74,10 @@ class SamplingParams:
         `max_tokens` is what the context leaves, used where the field is None; `encode` turns text into ids without
         special tokens. Raises ParameterError for token ids outside the vocabulary.
         """
-        allowed = f"token ids from 0 to {vocab_size - 1}"
         for name in ("logit_bias", "allowed_token_ids", "stop_token_ids"):
             for token_id in getattr(self, name) or ():
                 if token_id >= vocab_size:
-                    raise ParameterError(name, token_id, allowed)
+                    raise ParameterError(name, token_id, f"token ids from 0 to {vocab_size - 1}")
         seed = secrets.randbits(64) if self.seed is None else self.seed % 2**64
         first = DecodeParams(
             max_tokens=max_tokens if self.max_tokens is None else self.max_tokens,
@@ -122,5 +122,6 @@ def _at_most(count: int | None, vocab_size: int) -> int | None:
     return None if count is None else min(count, vocab_size)
 
 
-_FIELDS = tuple((each.name, each.default, CHECKS[each.name]) for each in fields(SamplingParams))
-"""Of each: its name, its default, and what checks another value and returns it as it is kept."""
+_NAMES = tuple(each.name for each in fields(SamplingParams))
+_DEFAULTS = tuple(each.default for each in fields(SamplingParams))
+_values = attrgetter(*_NAMES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
 from typing import Any, Protocol
 
 from litestar.types import ASGIApp, Receive, Scope
@@ -66,7 +65,9 @@ async def respond(
             error_event=lambda error: event(failure_of(error).openai()) + DONE,
             slow_reader_timeout=service.settings.slow_reader_timeout,
         )
-    async with aclosing(generation):
+    try:
         with UntilDisconnect(scope, receive):
             choices = await generation.collect()
+    finally:
+        await generation.aclose()
     return JsonAnswer(encode(form.answer(choices)))

@@ -36,14 +36,19 @@ class Prompter:
 
     async def completion(self, request: CompletionRequest) -> list[Prompt]:
         """Tokenize the prompts of a completion."""
+        one, keep = request.prompt, request.truncate_prompt_tokens
+        if isinstance(one, str) and len(one) <= _INLINE_CHARACTERS:  # as nearly always
+            if keep is None:
+                self._check_length(len(one), "prompt")
+            return [self._truncate(self._encode(one, request.add_special_tokens), keep, request.max_tokens)]
         texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
-        if request.truncate_prompt_tokens is None:
+        if keep is None:
             for prompt in texts:
                 self._check_length(len(prompt), "prompt")
         special = request.add_special_tokens
         encoded = iter(await run_text(lambda: [self._encode(text, special) for text in texts], sum(map(len, texts))))
         prompts = [next(encoded) if isinstance(prompt, str) else Prompt(prompt) for prompt in request.prompts]
-        return [self._truncate(prompt, request.truncate_prompt_tokens, request.max_tokens) for prompt in prompts]
+        return [self._truncate(prompt, keep, request.max_tokens) for prompt in prompts]
 
     def asked(self, request: ChatRequest) -> Asked:
         """Return what a conversation asks of its answer's form, tools included. Raises ParameterError."""
