@@ -13,6 +13,7 @@ from .addresses import is_loopback
 from .principal import ANONYMOUS
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_FORWARDED = frozenset({b"forwarded", b"via", b"origin", b"x-real-ip"})
 
 
 def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
@@ -33,5 +34,5 @@ def _is_local(exchange: Exchange) -> bool:
     headers = dict(exchange.scope["headers"])
     host = headers.get(b"host", b"").decode("latin-1")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    forwarded = any(header in headers for header in (b"x-forwarded-for", b"forwarded", b"via", b"origin"))
+    forwarded = any(header in _FORWARDED or header.startswith(b"x-forwarded-") for header in headers)
     return is_loopback(exchange.address) and name in _LOCAL_NAMES and not forwarded

@@ -13,7 +13,7 @@ from .addresses import Addresses, site_of
 from .authentication import Authenticator, credential_of
 from .bounds import bounded, output_room
 from .limiter import Demand, Limiter, Verdict
-from .principal import ANONYMOUS, KeyLimits, Principal
+from .principal import ANONYMOUS, KeyLimits, Principal, routes_of
 from .rate_headers import rate_headers
 from .salts import Salts
 from .stay import Stay
@@ -55,7 +55,7 @@ class Gate:
         self.turnstiles = turnstiles
         self._addresses = addresses or Addresses()
         self._salts = salts or Salts()
-        self._public = Principal(routes=frozenset(public_routes))
+        self._public = Principal(routes=routes_of(public_routes))
         self._default_limits = default_limits
         self._address_limits = address_limits
         self.keys = keys  # None: isotoken's own keys are not in use

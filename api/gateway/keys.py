@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from ..store.tables.keys import api_keys, key_revisions
 from .api_key import digest_of, hint_of, new_key_id, new_secret
-from .principal import KeyLimits, Principal
+from .principal import KeyLimits, Principal, routes_of
 
 MAX_PRIORITY = 100
 _NAME = re.compile(r"[\w .@:/+-]{0,128}")
@@ -84,7 +84,7 @@ class Key:
             tenant=asked.tenant,
             name=asked.name,
             models=None if asked.models is None else frozenset(asked.models),
-            routes=None if asked.routes is None else frozenset(asked.routes),
+            routes=None if asked.routes is None else routes_of(asked.routes),
             is_admin=asked.is_admin,
             limits=asked.limits,
             priority=asked.priority,
@@ -170,6 +170,8 @@ def forget_tenant(connection: Connection, tenant: str) -> int:
 
 def find_key(connection: Connection, key_id: str) -> Key:
     """Return a key by its id. Raises KeyNotFound."""
+    if not key_id.isprintable():  # such as \0, which PostgreSQL takes for no text
+        raise KeyNotFound(key_id)
     row = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).mappings().first()
     if row is None:
         raise KeyNotFound(key_id)
@@ -179,6 +181,8 @@ def find_key(connection: Connection, key_id: str) -> Key:
 def list_keys(connection: Connection, tenant: str | None = None, *, all_states: bool = True) -> list[Key]:
     """Return keys in the order in which they were made."""
     query = select(api_keys).order_by(api_keys.c.created, api_keys.c.id)
+    if tenant is not None and not _TENANT.fullmatch(tenant):
+        return []
     if tenant is not None:
         query = query.where(api_keys.c.tenant == tenant)
     keys = [_key(row) for row in connection.execute(query).mappings()]

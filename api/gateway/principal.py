@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -43,6 +44,11 @@ class Principal:
     def may_use_model(self, name: str) -> bool:
         """Whether the key is good for a model, by the name that was asked for; a name stands for all its versions."""
         return self.models is None or name in self.models or name.partition("@")[0] in self.models
+
+
+def routes_of(paths: Iterable[str]) -> frozenset[str]:
+    """Return paths that a person wrote as the router takes them: a slash at the end says nothing."""
+    return frozenset(path.rstrip("/") or "/" for path in paths)
 
 
 ANONYMOUS = Principal()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
 from .principal import KeyLimits
 
@@ -78,6 +78,12 @@ class GatewaySettings(BaseModel, extra="forbid"):
         """Whether there is anything for a gate to do."""
         limited = self.address_limits != LimitSettings() or self.default_limits != LimitSettings()
         return bool(self.authenticator) or limited or self.queue.enabled
+
+    @model_validator(mode="after")
+    def _knows_keys(self) -> GatewaySettings:
+        if self.default_limits != LimitSettings() and not self.authenticator:
+            raise ValueError("default_limits are of keys, which nobody asks for: set authenticator, or address_limits")
+        return self
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -78,7 +78,7 @@ class Turnstile:
         return self._inside
 
     def expect(self, tenant: str) -> None:
-        """Count a request that is on its way here. Those of one tenant, whose bodies may never come, stop no other's."""
+        """Count a request that is on its way here, and may never come: so it stops nobody else's."""
         self._coming[tenant] += 1
 
     def expect_no_longer(self, tenant: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from isotoken.api.errors import NotReady
 from isotoken.api.gateway.api_key import digest_of, new_secret
 from isotoken.api.gateway.authentication import Credential
+from isotoken.api.gateway.key_admin import KeyAdmin
 from isotoken.api.gateway.key_ring import KeyRing
 from isotoken.api.gateway.keys import (
     Key,
@@ -23,6 +24,8 @@ from isotoken.api.gateway.keys import (
     revoke_tenant,
 )
 from isotoken.api.gateway.principal import KeyLimits, Principal
+from isotoken.api.gateway.settings import GatewaySettings, LimitSettings
+from isotoken.api.server.errors import ApiError
 from isotoken.api.store import StoreSettings, connect
 from isotoken.api.store.database import Store
 
@@ -138,6 +141,34 @@ def test_a_ring_knows_keys_that_are_made_and_revoked_while_it_runs(store: Store)
             await ring.close()
 
     asyncio.run(test())
+
+
+def test_what_can_be_no_name_is_not_found(store: Store) -> None:
+    make(store, tenant="a")
+    for odd in ("key_\0", "a\0"):
+        with pytest.raises(KeyNotFound):
+            store.look(lambda connection: find_key(connection, odd))  # noqa: B023
+        assert store.look(lambda connection: list_keys(connection, odd)) == []  # noqa: B023
+
+
+def test_administrators_are_told_that_the_database_is_gone() -> None:
+    store = connect(StoreSettings(url="postgresql://nobody@127.0.0.1:1/none", connect_timeout_s=2))
+
+    async def test() -> None:
+        admin = KeyAdmin(store, KeyRing(store))
+        for asked in (admin.create(KeyRequest()), admin.list(None), admin.find("key_x"), admin.revoke("key_x")):
+            with pytest.raises(ApiError) as told:
+                await asked
+            assert told.value.failure.status == 503
+
+    asyncio.run(test())
+    store.close_now()
+
+
+def test_limits_of_keys_that_nobody_asks_for_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="set authenticator"):
+        GatewaySettings(default_limits=LimitSettings(max_output=9))
+    assert GatewaySettings(default_limits=LimitSettings(max_output=9), authenticator="keys").enabled
 
 
 def test_strangers_keys_are_no_work_for_the_database(tmp_path: Path) -> None:
