@@ -11,7 +11,7 @@ _SECRETS = re.compile(
     r"(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9._~+/=\-]{8,}"
     r"|\b(?:itk_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_\-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}"
     r"|eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-.]{8,})"
-    r"|(?<=://)[^\s:/@]{1,64}:[^\s/@]{1,256}(?=@)"  # user:password@host in a database's URL
+    r"|(?<=://)[^\s:/@]{0,64}:[^\s/@]{1,256}(?=@)"  # user:password@host in a database's URL
 )
 
 _NUMBERS = frozenset({"isotoken.requests", "isotoken.access"})

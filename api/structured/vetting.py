@@ -40,6 +40,7 @@ class Vetting:
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def check(self, outputs: StructuredOutputs, whose: str = "") -> None:
         """Raise ParameterError for a grammar that cannot be used, NotOffered where none can, and Overloaded.
@@ -60,7 +61,8 @@ class Vetting:
             raise refusal
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process. Trials under way are given up."""
+        self._is_closed = True
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()
@@ -98,6 +100,8 @@ class Vetting:
         """Have the process try it out; once more, should it end meanwhile for no fault of this grammar."""
         for _ in range(2):
             async with self._starting:
+                if self._is_closed:
+                    return _GONE
                 process = self._process
                 if process is None or process.returncode is not None:
                     process = self._process = await self._start()

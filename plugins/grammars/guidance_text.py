@@ -64,7 +64,7 @@ def _schema(grammar: Grammar) -> dict[str, Any]:
 
 def _pattern(pattern: str) -> str:
     """Return a regular expression as it stands between slashes."""
-    return re.sub(r"(\\.)|/", lambda found: found[1] or r"\/", pattern, flags=re.DOTALL).replace("\n", r"\n")
+    return re.sub(r"(\\?\n)|(\\.)|/", lambda found: r"\n" if found[1] else found[2] or r"\/", pattern, flags=re.DOTALL)
 
 
 class _Lark:

@@ -80,6 +80,7 @@ TEXT, PAIR = {"type": "text", "text": 'say "\\\n'}, {"type": "choice", "choices"
         (regex(r"[a-c]+\d{2}"), ["a12", "abc99"], ["a1", "d12", "a123"]),
         (regex(r"^\d+/\d+$"), ["1/2"], ["1", "1/2/"]),
         (regex(r"(yes|no)\n?"), ["yes", "no\n"], ["maybe"]),
+        (regex("a\n/\\\nb\\\\\n"), ["a\n/\nb\\\n"], ["a\n/\\\nb"]),
         (PAIR, ["yes", "ja/nein\\"], ["ye", "yesno"]),
         (
             schema(type="object", properties={"a": {"type": "integer"}}, required=["a"], additionalProperties=False),

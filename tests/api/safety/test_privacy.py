@@ -88,6 +88,7 @@ def test_prompts_are_logged_when_asked_for_and_keys_still_are_not(
         (f"key {KEY} of tenant a", "key [SECRET] of tenant a"),
         ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer [SECRET]"),
         ("postgresql+psycopg://me:hunter2@db/isotoken", "postgresql+psycopg://[SECRET]@db/isotoken"),
+        ("redis://:hunter2@cache:6379/0 does not answer", "redis://[SECRET]@cache:6379/0 does not answer"),
         ("http://127.0.0.1:8000/v1 took 12 ms", "http://127.0.0.1:8000/v1 took 12 ms"),
         ("sk-proj-Ab3dEf6hIj9lMn2pQr5tUv8x", "[SECRET]"),
     ],

@@ -141,6 +141,20 @@ def test_the_process_is_started_again_when_it_dies(info: EngineInfo) -> None:
     with_vetting(info, body)
 
 
+def test_a_trial_under_way_starts_no_process_after_the_end(info: EngineInfo) -> None:
+    async def body(vetting: Vetting) -> None:
+        await verdict(vetting, GOOD)
+        under_way = asyncio.create_task(vetting.check(SLOW))
+        while not vetting._answers:
+            await asyncio.sleep(0)
+        await vetting.close()
+        with pytest.raises(Overloaded):
+            await under_way
+        assert vetting._process is None
+
+    with_vetting(info, body)
+
+
 def test_without_the_library_requests_are_told_what_is_missing(info: EngineInfo) -> None:
     async def body(vetting: Vetting) -> None:
         with pytest.raises(NotOffered, match=r"isotoken\[structured\]"):
