@@ -19,11 +19,13 @@ def joined(before: RequestOutput | None, output: RequestOutput) -> RequestOutput
         before.logprobs = (before.logprobs or []) + output.logprobs
     if output.prompt_logprobs is not None:
         before.prompt_logprobs = (before.prompt_logprobs or []) + output.prompt_logprobs
-    before.finish_reason, before.stop_token_id = output.finish_reason, output.stop_token_id
+    if output.finish_reason is not None:  # the last
+        before.finish_reason, before.stop_token_id = output.finish_reason, output.stop_token_id
+        before.error = output.error
     before.num_cached_tokens = max(before.num_cached_tokens, output.num_cached_tokens)
-    before.error = output.error
-    before.num_drafted += output.num_drafted
-    before.num_accepted += output.num_accepted
+    if output.num_drafted:
+        before.num_drafted += output.num_drafted
+        before.num_accepted += output.num_accepted
     return before
 
 

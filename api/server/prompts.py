@@ -52,8 +52,10 @@ class Prompter:
 
     def asked(self, request: ChatRequest) -> Asked:
         """Return what a conversation asks of its answer's form, tools included. Raises ParameterError."""
-        form = self._tool_format
-        offer = read_offer(request.tools, request.tool_choice, parallel=request.parallel_tool_calls, form=form)
+        offer, choice = None, request.tool_choice
+        if request.tools or choice is not None:
+            parallel = request.parallel_tool_calls
+            offer = read_offer(request.tools, choice, parallel=parallel, form=self._tool_format)
         return Asked(form_of(request), offer, self._special)
 
     async def chat(self, request: ChatRequest, max_tokens: int | None, offer: Offer | None = None) -> Prompt:
