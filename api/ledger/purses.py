@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -83,10 +84,39 @@ class Purse:
         }
 
     def add(self, entry: UsageEntry) -> None:
-        """Count an entry that the database does not have yet."""
-        mine = entry.tenant if self.owner.kind == "tenant" else entry.key_id
-        if mine == self.owner.name and entry.day >= self.since:
+        """Count an entry of its owner's that the database does not have yet."""
+        if entry.day >= self.since:
             self.pending = self.pending.plus(entry.cost, entry.tokens)
+
+
+class _Waiting:
+    """What an owner's requests have used that is not in the database yet: added up, however long that is away."""
+
+    __slots__ = ("_by_day", "_entries")
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[int, date, int, int]] = deque()  # number, day, cost, tokens
+        self._by_day: dict[date, Amount] = {}
+
+    def add(self, entry: UsageEntry) -> None:
+        day, cost, tokens = entry.day, entry.cost, entry.tokens
+        self._entries.append((entry.number, day, cost, tokens))
+        self._by_day[day] = self._by_day.get(day, Amount()).plus(cost, tokens)
+
+    def delivered(self, number: int) -> None:
+        """The database has all up to this number."""
+        while self._entries and self._entries[0][0] <= number:
+            _, day, cost, tokens = self._entries.popleft()
+            self._by_day[day] = self._by_day[day].plus(-cost, -tokens)
+        if not self._entries:
+            self._by_day.clear()
+
+    def since(self, first: date) -> Amount:
+        """Return the sum of what counts from a day on."""
+        total = Amount()
+        for day, amount in self._by_day.items():
+            total = total.plus(*amount) if day >= first else total
+        return total
 
 
 class Purses:
@@ -98,7 +128,7 @@ class Purses:
         self._purses: dict[tuple[Owner, Budget], Purse] = {}
         self._by_principal: dict[tuple[str, str], list[Purse]] = {}
         self._day = self._today()
-        self._undelivered: list[UsageEntry] = []
+        self._waiting: defaultdict[Owner, _Waiting] = defaultdict(_Waiting)
 
     def take_active(self) -> list[Purse]:
         """Return those that are in use. What is known of the others is out of date from now on."""
@@ -131,26 +161,26 @@ class Purses:
     def ended(self, entry: UsageEntry) -> None:
         """Count a request that ended."""
         purses = self.of(entry.tenant, entry.key_id)
-        if purses:
-            self._undelivered.append(entry)
+        for owner in {purse.owner for purse in purses}:
+            self._waiting[owner].add(entry)
         for purse in purses:
             purse.add(entry)
 
     def settle(self, delivered: int, sums: Mapping[Purse, Amount]) -> None:
         """Take what the database says, which has all of this server's entries up to number `delivered`."""
-        self._undelivered = [entry for entry in self._undelivered if entry.number > delivered]
+        for waiting in self._waiting.values():
+            waiting.delivered(delivered)
         for purse, amount in sums.items():
-            purse.settled, purse.pending, purse.is_known = amount, Amount(), True
-            for entry in self._undelivered:
-                purse.add(entry)
+            purse.settled, purse.pending, purse.is_known = amount, self._pending(purse), True
 
     def _purse(self, owner: Owner, budget: Budget) -> Purse:
         purse = self._purses.get((owner, budget))
         if purse is None:
             purse = self._purses[owner, budget] = Purse(owner, budget, *bounds(budget.period, self._day))
-            for entry in self._undelivered:
-                purse.add(entry)
         return purse
+
+    def _pending(self, purse: Purse) -> Amount:
+        return self._waiting[purse.owner].since(purse.since)
 
     def _turn_the_page(self) -> None:
         """Begin new periods with a new day. What runs now is paid from the new one."""
@@ -162,9 +192,7 @@ class Purses:
             since, until = bounds(purse.budget.period, today)
             if since != purse.since:
                 purse.since, purse.until = since, until
-                purse.settled, purse.pending = Amount(), Amount()
-                for entry in self._undelivered:
-                    purse.add(entry)
+                purse.settled, purse.pending = Amount(), self._pending(purse)
 
 
 def bounds(period: str, day: date) -> tuple[date, date | None]:

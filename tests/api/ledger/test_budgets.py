@@ -12,6 +12,7 @@ import pytest
 from isotoken.api.gateway.principal import Principal
 from isotoken.api.ledger.budgets import Budgets
 from isotoken.api.ledger.database import add_entries
+from isotoken.api.ledger.entry import UsageEntry
 from isotoken.api.ledger.money import per_token, shown, to_decimal
 from isotoken.api.ledger.prices import PriceTable, Rates
 from isotoken.api.ledger.purses import Amount, Purses, bounds
@@ -99,7 +100,26 @@ def test_a_new_day_begins_a_new_purse(make: Make) -> None:
     assert used() == [0, 35, 65]
 
 
-Body = Callable[[Budgets], object]
+def test_what_waits_for_the_database_is_added_up_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an hour without it there may be a million entries: no look at it may go through them all."""
+    purses = Purses([Budget(tenant="*", tokens=10**9)], today=lambda: date(2026, 5, 31))
+    ended = datetime(2026, 5, 31, 12, tzinfo=UTC).timestamp()
+    looked = 0
+    day = UsageEntry.day.fget  # type: ignore[attr-defined]
+
+    def counted(entry: UsageEntry) -> date:
+        nonlocal looked
+        looked += 1
+        return day(entry)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(UsageEntry, "day", property(counted))
+    for number in range(1, 1001):
+        purses.ended(make(tenant=f"t{number % 10}", prompt_tokens=3, generated_tokens=0, ended=ended)("j", number))
+    every = [purses.of(f"t{number}", "")[0] for number in range(10)]
+    for delivered in range(0, 1001, 50):
+        purses.settle(delivered, {purse: Amount(0, 3 * delivered // 10) for purse in every})
+        assert [purse.used.tokens for purse in every] == [300] * 10
+    assert looked <= 3000
 
 
 def with_budgets(store: Store, body: Callable[[Budgets], object], *budgets: Budget) -> None:
