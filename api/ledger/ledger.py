@@ -83,6 +83,7 @@ class UsageLedger:
         self.journal = journal
         self.couriers = list(couriers)
         self.store = store  # where reports come from
+        self.reporting = asyncio.Lock()  # one at a time: keys and budgets are looked up in the same thread
         self.budgets = budgets
         self.on_entry = on_entry  # hears of each, for metrics
         self._prices = PriceTable(settings.prices)

@@ -33,7 +33,7 @@ async def own_usage(
     """
     ledger = _ledger(service)
     principal = Exchange.of(request.scope).principal
-    told = await _report(ledger, since=since, until=until, by=by, tenant=principal.tenant)
+    told = await report(ledger, since=since, until=until, by=by, tenant=principal.tenant)
     budgets = [] if ledger.budgets is None else await ledger.budgets.describe(principal)
     return told | {"tenant": principal.tenant, "budgets": budgets}
 
@@ -48,7 +48,7 @@ async def all_usage(
     key: FromQuery[str | None] = None,
 ) -> dict[str, Any]:
     """Return what all tenants have used, or one tenant, or one key."""
-    return await _report(_ledger(service), since=since, until=until, by=by, tenant=tenant, key_id=key)
+    return await report(_ledger(service), since=since, until=until, by=by, tenant=tenant, key_id=key)
 
 
 ROUTES = (own_usage, all_usage)
@@ -61,7 +61,8 @@ def _ledger(service: Service) -> UsageLedger:
     return ledger
 
 
-async def _report(ledger: UsageLedger, *, by: str, **chosen: Any) -> dict[str, Any]:
+async def report(ledger: UsageLedger, *, by: str, **chosen: Any) -> dict[str, Any]:
+    """Return what was used, as JSON has it; `chosen`: fields of reports.Wanted. Raises ApiError 400 and 503."""
     from .reports import Wanted, for_people, total, usage  # noqa: PLC0415  (sqlalchemy, which the store has brought)
 
     try:
@@ -70,7 +71,8 @@ async def _report(ledger: UsageLedger, *, by: str, **chosen: Any) -> dict[str, A
         raise ApiError(400, str(error)) from error
     assert ledger.store is not None
     try:
-        rows = await ledger.store.read(partial(usage, wanted=wanted))
+        async with ledger.reporting:
+            rows = await ledger.store.read(partial(usage, wanted=wanted))
     except StoreError as error:
         raise ApiError(503, "the usage database does not answer", headers=(("retry-after", "5"),)) from error
     return {

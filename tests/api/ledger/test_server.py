@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -11,6 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from isotoken.api.ledger.journal import Journal
+from isotoken.api.ledger.ledger import UsageLedger
+from isotoken.api.ledger.routes import report
+from isotoken.api.ledger.settings import LedgerSettings
+from isotoken.api.store.database import Store
 
 from .serving import Server, serving
 from .test_exactness import GENERATED, PRICES, PROMPT, read
@@ -34,6 +40,30 @@ def server(folder: Path, model_dir: Path) -> Iterator[Server]:
 
 def ask(server: Server, **body: Any) -> httpx.Response:
     return server.client.post("/v1/completions", json={"prompt": "one two", "ignore_eos": True, **body})
+
+
+def test_reports_that_many_ask_for_at_once_leave_the_database_to_others_between_them(
+    journal: Journal, sqlite_store: Store
+) -> None:
+    """A tenant that asks for its usage a thousand times is in nobody's way who looks a key up."""
+
+    async def run() -> None:
+        ledger = UsageLedger(LedgerSettings(), journal, [], store=sqlite_store)
+        read, asked, most = sqlite_store.read, 0, 0
+
+        async def counted(work: Any) -> Any:
+            nonlocal asked, most
+            asked, most = asked + 1, max(most, asked + 1)
+            try:
+                return await read(work)
+            finally:
+                asked -= 1
+
+        sqlite_store.read = counted  # type: ignore[method-assign]
+        await asyncio.gather(*(report(ledger, by="day", tenant="a") for _ in range(20)))
+        assert (asked, most) == (0, 1)
+
+    asyncio.run(run())
 
 
 def test_a_request_ends_when_its_budget_does(server: Server, folder: Path, command: Any) -> None:
