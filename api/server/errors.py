@@ -132,7 +132,8 @@ def failure_of(error: Exception) -> Failure:
         case RecursionError():
             failure = Failure(400, "the request body is nested too deeply", None, "invalid_json")
         case _:
-            logger.error("internal error: %r", error, exc_info=error)
+            # Not its repr: a UnicodeError's holds the whole text that was not to be written.
+            logger.error("internal error: %s", type(error).__name__, exc_info=error)
             failure = Failure(500, "internal error", None, CODES[500])
     return failure
 

@@ -39,10 +39,11 @@ class StructuredOutputs:
             raise ParameterError(self.name, given, _ALLOWED)
         try:
             text = json_text.dumps(getattr(self, f"_{given[0]}")(), ensure_ascii=False, separators=(",", ":"))
+            size = len(text.encode())  # refuses halves of characters
         except (RecursionError, ValueError, TypeError) as error:
             raise ParameterError(self.name, given[0], f"what JSON can say ({error})") from error
-        if len(text) > MAX_BYTES or len(text.encode("utf-8", "replace")) > MAX_BYTES:
-            raise ParameterError(self.name, f"{len(text)} characters", f"a grammar of at most {MAX_BYTES} bytes")
+        if size > MAX_BYTES:
+            raise ParameterError(self.name, f"{size} bytes", f"a grammar of at most {MAX_BYTES} bytes")
         object.__setattr__(self, "text", text)
 
     @classmethod

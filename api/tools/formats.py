@@ -42,8 +42,7 @@ class ToolFormat:
     def write(self, calls: Sequence[tuple[str, Any]]) -> str:
         """Return (name, arguments) pairs as a model of this family would write them."""
         written = [
-            f"{self.before}{_inner(name)}{self.between}{json.dumps(arguments, ensure_ascii=False)}{self.after}"
-            for name, arguments in calls
+            f"{self.before}{_inner(name)}{self.between}{_json(arguments)}{self.after}" for name, arguments in calls
         ]
         return self.opening + self.separator.join(written) + self.closing
 
@@ -113,6 +112,16 @@ def format_of(chat_template: str | None) -> ToolFormat:
         if chat_template is not None and any(sign in chat_template for sign in each.signs):
             return each
     return HERMES
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON; one with halves of characters, which UTF-8 has no bytes for, in escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def _inner(name: str) -> str:

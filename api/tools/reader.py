@@ -260,9 +260,10 @@ class Reader:
             if character == "\\":
                 yield from self.take()
         try:
-            return str(json.loads(self._text[start : self._at], strict=False))
+            value = str(json.loads(self._text[start : self._at], strict=False))
         except ValueError as error:
             raise NoCall from error
+        return value.encode("utf-8", "replace").decode()  # halves of characters cannot be sent
 
     def _tell_arguments(self) -> None:
         """Tell what was read of the arguments since this was last done."""

@@ -85,3 +85,15 @@ def test_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rate.rate(500) == 0  # nothing came of late
     now += 100
     assert window.total() == 0
+
+
+def test_an_internal_error_is_logged_without_the_text_that_it_was_about(caplog: pytest.LogCaptureFixture) -> None:
+    """A UnicodeError's repr holds all of it."""
+    text = " ".join(["a", "secret", "\ud83d"])
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        assert failure_of(error).status == 500
+    assert "internal error: UnicodeEncodeError" in caplog.text
+    assert "test_failures.py" in caplog.text  # where it happened
+    assert "a secret" not in caplog.text

@@ -50,6 +50,7 @@ def test_nothing_asked_for_is_nothing(value: Any) -> None:
         {"json": "{"},
         {"json": "5"},
         {"json": 5},
+        {"json": r'{"enum": ["\ud83d"]}'},
         {"unknown": 1},
         {"parts": {}},
         {"regex": "x" * MAX_BYTES},

@@ -92,6 +92,9 @@ def test_templates_without_tools_are_told_in_words() -> None:
     assert user == messages[0] and thanks == messages[4]
     assert assistant == {"role": "assistant", "content": HERMES.write([("add", {"a": 1})] * 2)}
     assert results["role"] == "user" and results["content"].count("<tool_response>") == 2
+    half = {"type": "function", "function": {"name": "add", "arguments": r'{"a": "\ud83d"}'}}
+    (told,) = in_words([{"role": "assistant", "content": "", "tool_calls": [half]}], [], HERMES)
+    assert told["content"].encode() == HERMES.write([("add", {"a": "\ud83d"})]).encode()  # halves cannot be tokenized
     with_system = in_words([{"role": "system", "content": "Be brief."}, *messages], TOOLS, HERMES)
     assert with_system[0]["content"].startswith("Be brief.\n\n") and len(with_system) == 5
     assert not knows_tools("{{ messages }}") and knows_tools("{% if tools %}")

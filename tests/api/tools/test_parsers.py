@@ -136,6 +136,7 @@ def test_a_call_that_breaks_off_keeps_what_came(text: str, arguments: str, conte
         ('{ "name" : "f" }', "{}"),
         ('{"name": "f", "arguments": null}', "null"),
         (r'{"name": "\u0066", "arguments": "{\"a\": \"\\n\"}"}', '{"a": "\\n"}'),
+        (r'{"name": "f", "arguments": "{\"a\": \"\ud83d\"}"}', '{"a": "?"}'),  # half a character cannot be sent
         ('{"name": "f", "arguments":\n{\n"a":\t1\n}\n}', '{\n"a":\t1\n}'),
     ],
 )
