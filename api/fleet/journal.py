@@ -67,11 +67,8 @@ class StoreJournal(Journal):
         from ..store.tables.fleet import read_fleet  # noqa: PLC0415  (sqlalchemy, which only a store needs)
 
         moves, versions = await self._store.read(lambda connection: read_fleet(connection, self._group))
-        known = [
-            Known(key=key, digest=digest, contents=contents, settings=ModelSettings.model_validate_json(settings))
-            for key, digest, contents, settings in versions
-        ]
-        return Recorded([Move(name, action, key) for name, action, key in moves], {each.key: each for each in known})
+        known = {row[0]: each for row in versions if (each := _known(*row)) is not None}
+        return Recorded([Move(name, action, key) for name, action, key in moves], known)
 
     def record(self, moves: Sequence[Move] = (), version: Known | None = None) -> None:
         """Keep these, soon."""
@@ -115,3 +112,12 @@ class StoreJournal(Journal):
             return False
         del self._waiting[: len(batch)]
         return True
+
+
+def _known(key: str, digest: str, contents: str, settings: str) -> Known | None:
+    """Read a version; None for one that this isotoken does not understand: the server starts all the same."""
+    try:
+        return Known(key=key, digest=digest, contents=contents, settings=ModelSettings.model_validate_json(settings))
+    except ValueError as error:
+        log.error("%s was loaded by another version of isotoken, with settings unknown here: %s", key, error)
+        return None

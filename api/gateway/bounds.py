@@ -10,17 +10,20 @@ from ..text import SamplingParams
 from .principal import KeyLimits
 
 
-def bounded(params: SamplingParams, num_prompt_tokens: int, limits: KeyLimits, max_model_len: int) -> SamplingParams:
+def bounded(
+    params: SamplingParams, num_prompt_tokens: int, limits: KeyLimits, max_model_len: int, whose: str = "this key"
+) -> SamplingParams:
     """Return parameters that keep to the limits: an answer of no stated length becomes as long as they allow.
 
-    `num_prompt_tokens`: of the longest prompt. Raises ApiError 400 for a prompt that is too long already, or with what
-    was asked for, and ParameterError for an answer that may not be as long.
+    `num_prompt_tokens`: of the longest prompt; `whose` limits they are, for the message. Raises ApiError 400 for a
+    prompt that is too long already, or with what was asked for, and ParameterError for an answer that may not be as
+    long.
     """
     longest = limits.max_output
     if limits.max_context is not None:
         room = limits.max_context - num_prompt_tokens
         if room < (params.max_tokens or 1):
-            raise _too_long(num_prompt_tokens, params.max_tokens or 0, limits.max_context)
+            raise _too_long(num_prompt_tokens, params.max_tokens or 0, limits.max_context, whose)
         longest = room if longest is None else min(longest, room)
     if longest is None:
         return params
@@ -28,7 +31,7 @@ def bounded(params: SamplingParams, num_prompt_tokens: int, limits: KeyLimits, m
         return replace(params, max_tokens=max(1, min(longest, max_model_len - num_prompt_tokens)))
     if limits.max_output is not None and params.max_tokens > limits.max_output:
         raise ParameterError(
-            "max_tokens", params.max_tokens, f"this key's answers have at most {limits.max_output} tokens"
+            "max_tokens", params.max_tokens, f"{whose}'s answers have at most {limits.max_output} tokens"
         )
     return params
 
@@ -39,7 +42,7 @@ def output_room(params: SamplingParams, num_prompt_tokens: int, max_model_len: i
     return room if params.max_tokens is None else min(params.max_tokens, room)
 
 
-def _too_long(num_prompt_tokens: int, max_tokens: int, max_context: int) -> ApiError:
+def _too_long(num_prompt_tokens: int, max_tokens: int, max_context: int, whose: str) -> ApiError:
     wanted = f" and {max_tokens} more were asked for" if max_tokens else ""
-    message = f"this key's contexts have at most {max_context} tokens: the prompt has {num_prompt_tokens}{wanted}"
+    message = f"{whose}'s contexts have at most {max_context} tokens: the prompt has {num_prompt_tokens}{wanted}"
     return ApiError(400, message, code="context_length_exceeded")

@@ -103,8 +103,8 @@ class Gate:
             return params
         self._settle(stay, exchange)
         max_model_len = exchange.model.engine.info.max_model_len
-        for limits in (self._address_limits, stay.principal.limits):
-            params = bounded(params, max(prompt_lens), limits, max_model_len)
+        for whose, limits in (("your address", self._address_limits), ("this key", stay.principal.limits)):
+            params = bounded(params, max(prompt_lens), limits, max_model_len, whose)
         num_choices = len(prompt_lens) * params.n
         tokens = sum(prompt_lens) + num_choices * output_room(params, max(prompt_lens), max_model_len)
         await self._reserve(exchange, stay, max(1, tokens))

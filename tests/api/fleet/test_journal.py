@@ -42,6 +42,20 @@ def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:
     assert (two.moves, two.versions) == ([], {})
 
 
+def test_a_version_that_a_newer_isotoken_loaded_keeps_no_older_one_from_starting(tmp_path: Path) -> None:
+    from isotoken.api.store.tables.fleet import write_fleet  # noqa: PLC0415  (sqlalchemy)
+
+    async def main() -> Recorded:
+        store = await open_store(StoreSettings(url=f"sqlite:///{tmp_path / 'isotoken.db'}"))
+        rows = [("a@1", "ab", "cd", '{"name": "a", "of_tomorrow": 1}'), ("a@0", "ab", "cd", '{"name": "a"}')]
+        await store.run(lambda connection: write_fleet(connection, "one", [], rows))
+        found = await StoreJournal(store, "one").read()
+        await store.close()
+        return found
+
+    assert list(asyncio.run(main()).versions) == ["a@0"]
+
+
 def test_changes_wait_for_a_database_that_is_away(postgres: Any, postgres_url: str) -> None:
     async def main() -> list[Move]:
         settings = StoreSettings(url=postgres_url, connect_timeout_s=2)

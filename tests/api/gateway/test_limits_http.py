@@ -121,9 +121,11 @@ def test_an_address_is_limited_whatever_keys_it_tries(serve_gated: Serve) -> Non
 
 
 def test_probes_of_health_are_not_limited_even_where_nobody_asks_for_keys(serve_gated: Serve) -> None:
-    server = serve_gated({"address_limits": {"requests_per_minute": 2}})
+    server = serve_gated({"address_limits": {"requests_per_minute": 2, "max_output": 5}})
+    told = server.ask(max_tokens=6)
+    assert (told.status_code, "your address's answers have at most 5" in told.text) == (400, True)
     statuses = [server.client.get("/v1/models").status_code for _ in range(4)]
-    assert statuses == [200, 200, 429, 429]
+    assert statuses == [200, 429, 429, 429]
     assert {server.client.get(path).status_code for path in ("/health", "/health/ready", "/health/live")} == {200}
 
 
