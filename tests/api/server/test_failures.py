@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from isotoken.api.errors import ContextLengthError, EngineFailed, NoChatTemplate, NotReady, Overloaded, ParameterError
-from isotoken.api.server.errors import ApiError, ClientGone, failure_of, renamed
 from isotoken.api.server.engine_metrics import TokenRate
+from isotoken.api.server.errors import ApiError, ClientGone, failure_of, renamed
 from isotoken.api.server.rates import SlidingWindow
 from isotoken.api.server.served import default_name
 from litestar.exceptions import InternalServerException
