@@ -43,7 +43,7 @@ def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_version_that_a_newer_isotoken_loaded_keeps_no_older_one_from_starting(tmp_path: Path) -> None:
-    from isotoken.api.store.tables.fleet import write_fleet  # noqa: PLC0415  (sqlalchemy)
+    from isotoken.api.store.tables.fleet import write_fleet
 
     async def main() -> Recorded:
         store = await open_store(StoreSettings(url=f"sqlite:///{tmp_path / 'isotoken.db'}"))
