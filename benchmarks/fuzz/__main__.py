@@ -58,7 +58,12 @@ def fuzz(
             target.url, folder, max_examples=max_examples, seconds=seconds, exclude=CHANGES_MODELS, **common
         )
         protocol = fuzz_protocol(
-            address.hostname, address.port, count=10 * max_examples, seconds=(seconds or 60) / 2, seed=seed
+            address.hostname,
+            address.port,
+            count=10 * max_examples,
+            seconds=(seconds or 60) / 2,
+            seed=seed,
+            key=target.key,
         )
         healthy = _is_healthy(target.url)
         last = fuzz_routes(target.url, folder, max_examples=min(50, max_examples), include=CHANGES_MODELS, **common)

@@ -1,4 +1,7 @@
-"""Bytes that are nearly HTTP: good requests, damaged at random. The server answers each in time, or closes."""
+"""Bytes that are nearly HTTP: good requests, damaged at random. The server answers each in time, or closes.
+
+They carry a key, so that what is behind the gate reads them too.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +41,11 @@ class Protocol:
     slowest: float = 0.0  # seconds
 
 
-def damaged(rng: random.Random) -> bytes:
+def damaged(rng: random.Random, key: str = "") -> bytes:
     """Return a request with one to four damages."""
     content = bytearray(rng.choice(SEEDS))
+    if key:
+        content[:] = content.replace(b"Host: x\r\n", b"Host: x\r\nAuthorization: Bearer %b\r\n" % key.encode())
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(content) + 1)
         match rng.randrange(5):
@@ -57,13 +62,13 @@ def damaged(rng: random.Random) -> bytes:
     return bytes(content)
 
 
-def fuzz_protocol(host: str, port: int, *, count: int, seconds: float, seed: int) -> Protocol:
+def fuzz_protocol(host: str, port: int, *, count: int, seconds: float, seed: int, key: str = "") -> Protocol:
     """Send damaged requests until so many were sent, or the time is over."""
     rng = random.Random(seed)
     found = Protocol(seed)
     end = time.monotonic() + seconds
     while found.sent < count and time.monotonic() < end:
-        content = damaged(rng)
+        content = damaged(rng, key)
         started = time.monotonic()
         answer = _exchange(host, port, content)
         found.slowest = max(found.slowest, time.monotonic() - started)

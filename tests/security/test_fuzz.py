@@ -20,6 +20,8 @@ def test_no_route_fails_and_nothing_hangs(tmp_path: Path) -> None:
     assert report["routes"]["operations"] >= 20
     assert report["routes"]["cases"] >= 50
     assert report["protocol"]["sent"] >= 20
+    accepted = {name: counts["accepted"] for name, counts in report["routes"]["accepted"].items()}
+    assert min(accepted["GET /v1/models"], accepted["GET /admin/keys"], accepted["POST /v1/chat/completions"]) > 0
 
 
 def test_damage_is_the_seeds() -> None:
