@@ -30,16 +30,12 @@ class ChatTemplate:
         """Compile it. Raises ParameterError when it is no valid template."""
         self.source = source
         self._special_tokens = dict(special_tokens)
+        self._budget = _equipped(BudgetedEnvironment(**_SETTINGS))
+        self._budget.open_budget()
         try:
             plain = _equipped(ImmutableSandboxedEnvironment(**_SETTINGS))
-            self._template: jinja2.Template
-            self._budget: BudgetedEnvironment | None = None
-            if is_plain(source, plain.parse(source)):
-                self._template = plain.from_string(source)
-            else:
-                self._budget = BudgetedEnvironment(**_SETTINGS)
-                self._budget.open_budget()
-                self._template = _equipped(self._budget).from_string(source)
+            self._budgeted = self._budget.from_string(source)
+            self._plain = plain.from_string(source) if is_plain(source, plain.parse(source)) else None
         except (jinja2.TemplateError, RecursionError) as error:
             raise ParameterError("chat_template", source, f"a valid Jinja template ({error})") from error
 
@@ -63,10 +59,12 @@ class ChatTemplate:
             conversation[-1]["content"] += CUT + " "
         variables: dict[str, Any] = {"tools": None, "documents": None, **self._special_tokens}
         variables |= {"messages": conversation, "add_generation_prompt": add_generation_prompt}
-        if self._budget is not None:
+        template = self._plain
+        if template is None or template_kwargs:  # whose values may be long, and stand beside each message
+            template = self._budgeted
             self._budget.open_budget(_num_characters(conversation), len(conversation))
         try:
-            prompt = self._template.render(**{**(template_kwargs or {}), **_given(variables, template_kwargs)})
+            prompt = template.render(**{**(template_kwargs or {}), **_given(variables, template_kwargs)})
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
             raise ParameterError("messages", messages, f"what the model's chat template takes ({error})") from error
         return _before_cut(prompt, messages) if continue_final_message else prompt
@@ -120,6 +118,8 @@ def _tool_call(call: Any) -> Any:
     if isinstance(function.get("arguments"), str):
         try:
             function["arguments"] = json.loads(function["arguments"])
+            if "\\u" in call["function"]["arguments"]:
+                json.dumps(function["arguments"], ensure_ascii=False).encode()  # no tokenizer takes half a character
         except ValueError as error:
             raise ParameterError("tool_calls", function["arguments"], "arguments in JSON") from error
     return {**call, "function": function}

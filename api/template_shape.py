@@ -13,7 +13,7 @@ _PLAIN = (
 )
 _FILTERS = frozenset({"trim", "length", "count", "lower", "upper", "title", "capitalize", "first", "last", "string"})
 _FUNCTIONS = frozenset({"raise_exception", "strftime_now"})
-_METHODS = frozenset({"strip", "lstrip", "rstrip", "startswith", "endswith", "split", "get"})
+_METHODS = frozenset({"strip", "lstrip", "rstrip", "startswith", "endswith", "get"})
 _LONG = frozenset({"messages", "tools", "documents"})  # what as a whole must not be looked at for each message
 
 
@@ -22,20 +22,35 @@ def is_plain(source: str, tree: nodes.Template) -> bool:
     inner = list(tree.find_all(nodes.Node))
     if len(source) > MAX_SOURCE or sum(isinstance(each, nodes.Name) for each in inner) > MAX_NAMES:
         return False
-    return all(isinstance(each, _PLAIN) and _is_harmless(each) for each in inner)
+    long = _long_names(inner)
+    return all(isinstance(each, _PLAIN) and _is_harmless(each, long) for each in inner)
 
 
-def _is_harmless(node: nodes.Node) -> bool:
+def _long_names(inner: list[nodes.Node]) -> frozenset[str]:
+    """Return what stands for the conversation, or for a part of it that may be all of it."""
+    long, assigned = set(_LONG), [each for each in inner if isinstance(each, nodes.Assign)]
+    for _ in assigned:  # one may be set from another
+        long |= {name for each in assigned if _names(each.node) & long for name in _names(each.target)}
+    return frozenset(long)
+
+
+def _names(node: nodes.Node) -> set[str]:
+    return {each.name for each in (node, *node.find_all(nodes.Name)) if isinstance(each, nodes.Name)}
+
+
+def _is_harmless(node: nodes.Node, long: frozenset[str]) -> bool:
     match node:
         case nodes.For():
             inside = [each for part in (*node.body, *node.else_) for each in part.find_all(nodes.Node)]
             loops = any(isinstance(each, nodes.For) for each in (*node.body, *node.else_, *inside))
-            whole = any(isinstance(each, nodes.Name) and each.name in _LONG for each in inside)
+            whole = any(isinstance(each, nodes.Name) and each.name in long for each in inside)
             over_messages = isinstance(node.iter, nodes.Name) and node.iter.name == "messages"
             return over_messages and not (node.recursive or node.test or loops or whole)
         case nodes.Assign():  # what is set may be set again from itself: it must not grow
             grows = isinstance(node.node, nodes.Add) or node.node.find(nodes.Add) is not None
             return isinstance(node.target, nodes.Name) and node.target.name not in _LONG and not grows
+        case nodes.List() | nodes.Tuple():  # one of names may hold another, and that one more: its text would grow
+            return all(isinstance(each, nodes.Const) for each in node.items)
         case nodes.Filter():
             return node.name in _FILTERS and not node.args and not node.kwargs
         case nodes.Call():

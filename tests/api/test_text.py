@@ -62,6 +62,14 @@ def test_the_prompt_of_a_chat_has_its_special_tokens_once(text_model: TextModel)
     assert text_model.decode(ids) == "The quick"
 
 
+def test_half_a_character_in_a_calls_arguments_is_refused(text_model: TextModel) -> None:
+    """No tokenizer takes one: it has no bytes in UTF-8."""
+    call = {"type": "function", "function": {"name": "f", "arguments": r'{"x": "\ud83d"}'}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(ParameterError, match="tool_calls"):
+        text_model.apply_chat_template(messages, chat_template="{{ messages[0].tool_calls[0].function.arguments.x }}")
+
+
 def test_text_parts_and_tool_calls_reach_the_template_in_plain_form(text_model: TextModel) -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     messages = [

@@ -195,11 +195,25 @@ def test_no_template_that_never_ends_is_taken_for_a_plain_one(kind: str) -> None
         ("{% set s = messages[0].content %}{% for c in s %}much{% endfor %}", False),
         ("{% set messages = messages[0].content %}{% for c in messages %}much{% endfor %}", False),
         ("{% for i in range(99999) %}{% endfor %}", False),
+        ("{% set m = messages %}{% for x in messages %}{{ m }}{% endfor %}", False),
+        ("{% set m = messages[0] %}{% set s = m.content %}{% for x in messages %}{{ s }}{% endfor %}", False),
+        ("{% set a = ['x', 'y'] %}{% set b = [a, a, a] %}{% set c = [b, b, b] %}{{ c }}", False),
+        ("{% set s = messages[0].content.split('!')|string %}{% set s = s.split('!')|string %}{{ s }}", False),
+        ("{% for m in messages %}{% if m.role in ['user', 'tool'] %}{{ m.content }}{% endif %}{% endfor %}", True),
         ("{{ messages[0].content }}" * 61, False),
     ],
 )
 def test_a_plain_template_does_little_for_each_message(source: str, plain: bool) -> None:
     assert is_plain(source, ImmutableSandboxedEnvironment().parse(source)) == plain
+
+
+def test_what_a_client_gives_a_plain_template_is_paid_for() -> None:
+    """It stands beside each message: a megabyte beside each of ten thousand messages would be ten gigabytes."""
+    template = ChatTemplate("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", {"eos_token": "</s>"})
+    assert template.render(MESSAGES) == "Hello</s>"
+    assert template.render(MESSAGES, template_kwargs={"eos_token": "!"}) == "Hello!"
+    with pytest.raises(ParameterError, match="does too much"):
+        template.render(MESSAGES * 10_000, template_kwargs={"eos_token": "x" * 2**20})
 
 
 def test_the_built_in_models_templates_are_plain() -> None:
