@@ -1,4 +1,4 @@
-"""Who may use the routes below /admin: admin keys, and without keys only this machine."""
+"""Who may use what tells of all tenants: /admin and /metrics."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRou
         raise ApiError(
             403, "without API keys, administration is for clients on the same machine", code="admin_required"
         )
+
+
+def no_tenants(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+    """Litestar's guard for routes that tell of every tenant: a key has to be good for them by name.
+
+    Raises ApiError 403.
+    """
+    principal = Exchange.of(connection.scope).principal
+    if principal.routes is None and not principal.is_admin and principal is not ANONYMOUS:
+        path = connection.scope["path"]
+        message = f"{path} tells of all tenants: it takes an admin key, or one made with --route {path}"
+        raise ApiError(403, message, code="route_not_allowed")
 
 
 def _is_local(exchange: Exchange) -> bool:

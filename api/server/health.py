@@ -7,6 +7,7 @@ from typing import Any
 from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from ..gateway.admin_guard import no_tenants
 from .service import Served, Service
 
 _TAKES_REQUESTS = ("ready", "restarting")  # while the engine restarts, requests wait instead of failing
@@ -58,7 +59,13 @@ async def ready(service: Served) -> Response[dict[str, Any]]:
     return Response(told, status_code=200 if is_ready else 503)
 
 
-@get("/metrics", tags=["Operations"], summary="Metrics in Prometheus' text format", media_type="text/plain")
+@get(
+    "/metrics",
+    tags=["Operations"],
+    summary="Metrics in Prometheus' text format",
+    media_type="text/plain",
+    guards=[no_tenants],
+)
 async def metrics(service: Served) -> Response[bytes]:
     """Return the metrics."""
     is_ready, _ = readiness(service)

@@ -89,6 +89,19 @@ def test_keys_are_good_for_their_models_and_routes(server: Gated) -> None:
     assert server.client.get("/metrics", headers=headers).json()["error"]["code"] == "route_not_allowed"
 
 
+def test_metrics_which_tell_of_all_tenants_are_not_for_a_tenants_key(server: Gated) -> None:
+    plain, named, admin = server.make(tenant="a"), server.make(routes=("/metrics",)), server.make(is_admin=True)
+    eventually(lambda: server.ask(plain), 200)
+
+    def status(key: str, path: str = "/metrics") -> int:
+        return server.client.get(path, headers={"x-api-key": key}).status_code
+
+    assert (status(named), status(admin)) == (200, 200)
+    assert {status(plain, path) for path in ("/metrics", "/metrics/", "/metrics%20")} <= {403, 404}
+    refused = server.client.get("/metrics", headers={"x-api-key": plain})
+    assert "--route /metrics" in refused.json()["error"]["message"]
+
+
 def test_a_keys_answers_and_contexts_keep_to_its_bounds(server: Gated) -> None:
     key = server.make(limits=KeyLimits(max_output=8, max_context=30))
     eventually(lambda: server.ask(key), 200)
