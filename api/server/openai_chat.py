@@ -146,15 +146,14 @@ class ChatForm:
             yield DONE
 
     def _whole_choice(self, choice: Choice) -> dict[str, Any]:
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": self._leads[choice.index] + choice.text,
-            "refusal": None,
-        }
+        lead = self._leads[choice.index]
+        message: dict[str, Any] = {"role": "assistant", "content": lead + choice.text, "refusal": None}
         reason = choice.finish_reason
         if self._calls:
             calls = self._calls[choice.index]
             message |= calls.message(choice.text)
+            if lead:
+                message["content"] = lead + (message["content"] or "")
             reason = calls.finish_reason(reason)
         whole: dict[str, Any] = {
             "index": choice.index,

@@ -54,6 +54,15 @@ def is_good(name: str, arguments: str) -> bool:
     return name == "get_weather" and value["city"] in ("Paris", "Zürich") and value["days"] in (1, 2, 3)
 
 
+def test_an_echo_stands_before_calls_and_content_alike(client: openai.OpenAI) -> None:
+    for choice in ("required", "auto"):
+        asked = {**ASKED, "tool_choice": choice, "seed": 3, "max_tokens": 60, "extra_body": {"echo": True}}
+        (whole,) = client.chat.completions.create(**asked).choices
+        assert (whole.message.content or "").startswith("Will it rain?")
+        chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
+        assert "".join(chunk.delta.content or "" for chunk in chunks) == whole.message.content
+
+
 @pytest.mark.parametrize("choice", ["required", NAMED])
 def test_a_call_that_is_required_is_made(client: openai.OpenAI, choice: Any) -> None:
     asked = {**ASKED, "tool_choice": choice, "parallel_tool_calls": False, "n": 8, "seed": 3, "temperature": 3.0}
