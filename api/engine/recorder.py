@@ -41,8 +41,9 @@ class Recorder:
     def tokens(self, index: int, count: int, num_cached_tokens: int) -> None:
         """Choice `index` got tokens, all at once."""
         now = time.monotonic()
-        if index == 0:  # the others find what it has just left in the cache
-            self._num_cached_tokens = max(self._num_cached_tokens, num_cached_tokens)  # of its best life, if replayed
+        # The other choices find what the first has just left in the cache. Of its best life, if it was replayed.
+        if index == 0 and num_cached_tokens > self._num_cached_tokens:
+            self._num_cached_tokens = num_cached_tokens
         if not count:
             return
         self._num_output_tokens += count

@@ -131,8 +131,9 @@ class Generation:
         for tap in self.taps:
             tap(position * self.n + delta.index, delta)
         self._num_output += len(delta.token_ids)
-        if delta.index == 0:  # the others find what it has just left in the cache
-            self._num_cached[position] = max(self._num_cached[position], delta.num_cached_tokens)
+        # The other choices find what the first has just left in the cache.
+        if delta.index == 0 and delta.num_cached_tokens > self._num_cached[position]:
+            self._num_cached[position] = delta.num_cached_tokens
         if delta.finish_reason == "timeout":
             raise ApiError(408, "the request's deadline passed before the answer was complete")
 
