@@ -164,8 +164,7 @@ class Gate:
         await self._limit(exchange, stay, f"address:{stay.address}", self._address_limits)
 
     async def _limit_key(self, exchange: Exchange, stay: Stay) -> None:
-        if stay.principal.key_id:
-            await self._limit(exchange, stay, stay.principal.key_id, stay.principal.limits)
+        await self._limit(exchange, stay, _bucket_of(stay.principal), stay.principal.limits)
 
     async def _limit(self, exchange: Exchange, stay: Stay, bucket: str, limits: KeyLimits) -> None:
         demands = []
@@ -181,9 +180,10 @@ class Gate:
         stay.places += [demand for demand in demands if demand.kind == "concurrency"]
 
     async def _reserve(self, exchange: Exchange, stay: Stay, tokens: int) -> None:
-        buckets = [(f"address:{stay.address}", self._address_limits)]
-        if stay.principal.key_id:
-            buckets.append((stay.principal.key_id, stay.principal.limits))
+        buckets = (
+            (f"address:{stay.address}", self._address_limits),
+            (_bucket_of(stay.principal), stay.principal.limits),
+        )
         demands = [
             Demand(bucket, "tokens", limits.tokens_per_minute, min(tokens, limits.tokens_per_minute))
             for bucket, limits in buckets
@@ -209,6 +209,11 @@ class Gate:
         stay.reserved = []
         if self.turnstiles is not None:
             self.turnstiles.leave(stay, used)
+
+
+def _bucket_of(principal: Principal) -> str:
+    """Return what a principal's use is counted for: an authenticator may name no key, and limit all the same."""
+    return principal.key_id or f"tenant:{principal.tenant}"
 
 
 def _check_verdict(verdict: Verdict) -> None:

@@ -33,7 +33,8 @@ class Badges:
         badge = dict(credential.headers).get(b"x-badge", b"").decode()
         if not badge:
             return None
-        return Principal(key_id=f"badge-{badge}", tenant=badge, limits=KeyLimits(requests_per_minute=2))
+        key_id = "" if badge == "guest" else f"badge-{badge}"
+        return Principal(key_id=key_id, tenant=badge, limits=KeyLimits(requests_per_minute=2))
 
     async def close(self) -> None:
         self.is_closed = True
@@ -117,6 +118,20 @@ def test_they_decide() -> None:
         assert watched.names == ["requests:badge-alice"] * 3
         await gate.close()
         assert badges.is_closed
+
+    asyncio.run(test())
+
+
+def test_limits_hold_where_no_key_is_named() -> None:
+    async def test() -> None:
+        gate = await opened(authenticator="badges")
+        for _ in range(2):
+            await gate.enter(arriving(x_badge="guest"))
+        with pytest.raises(ApiError) as refused:
+            await gate.enter(arriving(x_badge="guest"))
+        assert refused.value.failure.status == 429
+        await gate.enter(arriving(x_badge="alice"))
+        await gate.close()
 
     asyncio.run(test())
 
