@@ -56,7 +56,8 @@ unit: setup  ## Tests
 fresh: setup  ## Generated files are up to date
 	$(BIN)/towncrier build --draft --version next > /dev/null
 
-production: setup  ## Run examples/production: database, Prometheus and a server with everything on (ARGS="--report report.md")
+production: $(VENV)/.light  ## Run examples/production: database, Prometheus and a server with everything on (ARGS="--report report.md")
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[production]'
 	$(BIN)/python examples/production/run.py $(ARGS)
 
 # Tests are full of invented secrets. What else is found and is none stands in .secrets.baseline; to add to it:

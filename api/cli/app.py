@@ -96,6 +96,10 @@ _add(diff, "Look around")
 _add(new_backend, "Extend")
 
 
+_OF_PRODUCTION = ("sqlalchemy", "alembic", "psycopg", "redis")
+"""Modules that the extra brings, and that commands of a database import when they need them."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = list(sys.argv[1:] if args is None else args)
@@ -120,6 +124,9 @@ def _tell(error: Exception) -> int:
     if _is_users(error):
         typer.echo(f"isotoken: {_message(error)}", err=True)
         return 2 if _is_a(error, "isotoken.api.errors.ParameterError") else 1
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OF_PRODUCTION:
+        typer.echo(f"isotoken: this needs {error.name}: pip install 'isotoken[production]'", err=True)
+        return 1
     if not os.environ.get("ISOTOKEN_DEBUG"):
         traceback.print_exception(error)
     typer.echo("isotoken: this is a bug in isotoken or in a plugin; please report it with the traceback", err=True)

@@ -50,9 +50,9 @@ class LedgerStatus:
 
     @property
     def problem(self) -> str:
-        """What is wrong, for people; empty: nothing."""
-        problems = [f"the journal cannot be written to ({self.journal_error})"] if self.journal_error else []
-        problems += [f"{name} takes no entries ({error})" for name, error in self.sink_errors.items()]
+        """What is wrong, for whoever asks for the server's health; empty: nothing. Why is in the log."""
+        problems = ["the journal cannot be written to"] if self.journal_error else []
+        problems += [f"the sink {name} takes no entries" for name in self.sink_errors]
         return "; ".join(problems)
 
 

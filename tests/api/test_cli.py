@@ -190,3 +190,11 @@ def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["plugins"]) == 1
     assert "ZeroDivisionError: a bug" in (error := capsys.readouterr().err)
     assert "please report" in error
+
+
+def test_a_missing_extra_is_named_and_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    from isotoken.api.cli.app import _tell
+
+    assert _tell(ModuleNotFoundError("No module named 'sqlalchemy'", name="sqlalchemy")) == 1
+    told = capsys.readouterr().err
+    assert told == "isotoken: this needs sqlalchemy: pip install 'isotoken[production]'\n"
