@@ -178,8 +178,10 @@ def serve(
     from ..server.run import serve as run  # noqa: PLC0415  (the server: only once the arguments are known to be good)
 
     try:
-        banner = partial(_print_banner, settings.served_model_names)
-        code = run(config, settings, on_started=banner, on_fleet=_print_fleet_banner)
+        gateway = settings.features.gateway
+        has_keys = gateway is not None and bool(gateway.authenticator)
+        banner = partial(_print_banner, settings.served_model_names, has_keys)
+        code = run(config, settings, on_started=banner, on_fleet=partial(_print_fleet_banner, has_keys))
     except socket.gaierror as error:
         raise typer.BadParameter(f"{settings.host!r}: {error.strerror}", param_hint="'--host'") from error
     raise typer.Exit(code)
@@ -191,7 +193,7 @@ def _given(context: typer.Context) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
-def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None:
+def _print_banner(names: tuple[str, ...], has_keys: bool, url: str, engine: AsyncEngine) -> None:
     from ..server.served import default_name  # noqa: PLC0415
 
     info = engine.info
@@ -203,23 +205,24 @@ def _print_banner(names: tuple[str, ...], url: str, engine: AsyncEngine) -> None
         f"  engine   {info.backend} on {info.device} in {computes}, context of {info.max_model_len} tokens",
         *(f"           {reason}" for reason in info.why),
         f"  docs     {url}/docs",
-        f"  try      {_curl(url, {})}",
+        f"  try      {_curl(url, {}, has_keys)}",
     ]
     print("\n".join(lines), flush=True)
 
 
-def _print_fleet_banner(url: str, service: Service) -> None:
+def _print_fleet_banner(has_keys: bool, url: str, service: Service) -> None:
     names = [model.names for model in service.directory.models]
     lines = [
         f"isotoken serves {len(names)} model{'s' * (len(names) != 1)} on {url}",
         *(f"  model    {', '.join(each)}" for each in names),
         f"  docs     {url}/docs",
-        f"  try      {_curl(url, {'model': names[0][-1]} if names else {})}",
+        f"  try      {_curl(url, {'model': names[0][-1]} if names else {}, has_keys)}",
     ]
     print("\n".join(lines), flush=True)
 
 
-def _curl(url: str, more: dict[str, str]) -> str:
-    """Return a line to paste."""
+def _curl(url: str, more: dict[str, str], has_keys: bool) -> str:
+    """Return a line to paste; where keys are asked for, it takes one from the environment."""
     body = json.dumps({**more, "prompt": "The capital of France is", "max_tokens": 16, "temperature": 0})
-    return shlex.join(["curl", "-s", f"{url}/v1/completions", "-H", "Content-Type: application/json", "-d", body])
+    line = shlex.join(["curl", "-s", f"{url}/v1/completions", "-H", "Content-Type: application/json", "-d", body])
+    return line + ' -H "Authorization: Bearer $ISOTOKEN_API_KEY"' * has_keys

@@ -123,3 +123,12 @@ def test_limits_reach_the_server(serve: Any, model_dir: Path) -> None:
             ask(server.url, "/v1/completions", {"prompt": "x" * 200})
         assert refused.value.code == 413
         refused.value.close()
+
+
+def test_the_line_to_paste_takes_a_key_where_keys_are_asked_for() -> None:
+    from isotoken.api.cli.serve import _curl
+
+    assert _curl("http://here", {}, True) == _curl("http://here", {}, False) + (
+        ' -H "Authorization: Bearer $ISOTOKEN_API_KEY"'
+    )
+    assert "Authorization" not in _curl("http://here", {}, False)
