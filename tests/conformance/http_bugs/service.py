@@ -75,7 +75,7 @@ BUGS["work-goes-on-for-those-who-left"] = Bug(frozenset({"HTTP-34"}), deaf=True)
 def prompts_are_not_counted(ask: Ask, answer: Answer) -> None:
     if ask.path == "/metrics":
         lines = answer.content.decode().splitlines(keepends=True)
-        answer.content = "".join(line for line in lines if not line.startswith("llm_prompt_tokens_total ")).encode()
+        answer.content = "".join(line for line in lines if not line.startswith("llm_prompt_tokens_total")).encode()
 
 
 @after("36")
