@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,10 @@ _BUSY_TIMEOUT_MS = 10_000  # that a writer waits for another one
 # FULL: what was committed is there after a power cut, for the ledger's journal forgets what the database has.
 # secure_delete: what was deleted is not in the file any more.
 _PRAGMAS = (
-    "journal_mode = WAL",
+    f"busy_timeout = {_BUSY_TIMEOUT_MS}",
     "synchronous = FULL",
     "foreign_keys = ON",
     "secure_delete = ON",
-    f"busy_timeout = {_BUSY_TIMEOUT_MS}",
 )
 
 
@@ -65,6 +66,23 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # sqlite3 would begin transactions by rules of its own
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+    _write_ahead(connection)
+
+
+def _write_ahead(connection: Any) -> None:
+    """Have readers and a writer not wait for each other, which the file remembers.
+
+    SQLite does not wait for others by itself here: two servers that start together may meet on a new file.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -29,6 +29,7 @@ PARAMS = DecodeParams(
     ignore_eos=True,
     num_logprobs=2,
     num_prompt_logprobs=-1,
+    grammar='start: "a"',
 )
 
 
