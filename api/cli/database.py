@@ -27,6 +27,11 @@ DatabaseOption = Annotated[
         help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME. Empty: the configuration's.",
     ),
 ]
+KeepTotalsOption = Annotated[
+    bool,
+    typer.Option("--keep-totals", metavar="", help="Keep the sums for the books, counted for the tenant `deleted`."),
+]
+YesOption = Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .database import ConfigOption, DatabaseOption, opened, settings_of
+from .database import ConfigOption, DatabaseOption, KeepTotalsOption, YesOption, opened, settings_of
 
 tenants = typer.Typer(
     help="Take a tenant out of everything that is kept: its keys and its usage.",
@@ -19,13 +19,8 @@ tenants = typer.Typer(
 @tenants.command()
 def delete(
     tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Its name.")],
-    keep_totals: Annotated[
-        bool,
-        typer.Option(
-            "--keep-totals", metavar="", help="Keep the sums for the books, counted for the tenant `deleted`."
-        ),
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")] = False,
+    keep_totals: KeepTotalsOption = False,
+    yes: YesOption = False,
     config_file: ConfigOption = None,
     database: DatabaseOption = "",
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .database import ConfigOption, DatabaseOption, opened, settings_of
+from .database import ConfigOption, DatabaseOption, KeepTotalsOption, YesOption, opened, settings_of
 
 usage = typer.Typer(
     help="Show what tenants have used and what it cost; remove what need not be kept.",
@@ -99,13 +99,8 @@ def prune(config_file: ConfigOption = None, database: DatabaseOption = "") -> No
 @usage.command()
 def delete(
     tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Whose.")],
-    keep_totals: Annotated[
-        bool,
-        typer.Option(
-            "--keep-totals", metavar="", help="Keep the sums for the books, counted for the tenant `deleted`."
-        ),
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")] = False,
+    keep_totals: KeepTotalsOption = False,
+    yes: YesOption = False,
     config_file: ConfigOption = None,
     database: DatabaseOption = "",
 ) -> None:
